@@ -1,0 +1,168 @@
+"""Commands that move atoms: md, relax."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import ase.io
+import torch
+import typer
+
+from equipoise.cli.app import app, messages, results, say
+from equipoise.cli.arguments import (
+    DEFAULT_MODEL,
+    ModelArgument,
+    PrecisionOption,
+    StructureArgument,
+    ThreadsOption,
+    dtype_of,
+    model_file,
+    read_structure,
+    run_folder,
+)
+from equipoise.engines.ase import CalculatorStatistics
+from equipoise.engines.md import run_md
+from equipoise.engines.relax import relax as relax_structure
+from equipoise.potentials import load
+from equipoise.report.terminal import md_table
+
+
+class Ensemble(StrEnum):
+    nve = "nve"
+    langevin = "langevin"
+
+
+class Optimiser(StrEnum):
+    FIRE = "FIRE"
+    BFGS = "BFGS"
+    LBFGS = "LBFGS"
+
+
+@app.command()
+def md(
+    model: ModelArgument = DEFAULT_MODEL,
+    structure: StructureArgument = None,
+    ensemble: Annotated[
+        Ensemble,
+        typer.Option(
+            help="nve: energy is conserved; langevin: a thermostat keeps the temperature."
+        ),
+    ] = Ensemble.nve,
+    timestep: Annotated[float, typer.Option(help="fs; 0.5 with hydrogen, up to 2 without.")] = 0.5,
+    temperature: Annotated[
+        float, typer.Option(help="K; of the initial velocities, and of the thermostat.")
+    ] = 300.0,
+    friction: Annotated[float, typer.Option(help="1/ps; langevin only.")] = 10.0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Length in steps, from the very beginning.")
+    ] = None,
+    picoseconds: Annotated[
+        float | None, typer.Option(help="Length in ps instead; without either: 1 ps.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder; the simulation is its subfolder md. Default: the run folder of the "
+            "model, or runs/ and its name."
+        ),
+    ] = None,
+    keep_velocities: Annotated[
+        bool, typer.Option("--keep-velocities", help="Start with the velocities in the file.")
+    ] = False,
+    reuse: Annotated[
+        bool,
+        typer.Option(
+            "--reuse/--no-reuse", help="Start each solve from the fixed points of the last steps."
+        ),
+    ] = True,
+    cold_sample: Annotated[
+        int, typer.Option(min=0, help="On so many frames also count the passes without reuse.")
+    ] = 20,
+    every: Annotated[int, typer.Option(min=1, help="Steps between frames of the trajectory.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the velocities and the thermostat.")] = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Overwrite the simulation in the folder.")
+    ] = False,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Simulate molecular dynamics, reusing fixed points from step to step.
+
+    A simulation that was stopped goes on when it is started again with the same command; more
+    steps prolong it. Writes log.csv, trajectory.extxyz and summary.json.
+
+    Example: [dim]equipoise md runs/mine start.xyz --ensemble langevin --temperature 350
+    --picoseconds 10[/]
+    """
+    torch.set_num_threads(threads)
+    if steps is not None and picoseconds is not None:
+        raise ValueError(
+            f"give --steps or --picoseconds, not both; received {steps} and {picoseconds}"
+        )
+    if steps is None:
+        steps = round((1.0 if picoseconds is None else picoseconds) * 1000 / timestep)
+    potential = load(model_file(model), dtype=dtype_of(precision))
+    result = run_md(
+        read_structure(structure, potential.cutoff),
+        potential,
+        steps=steps,
+        folder=run_folder(model, folder) / "md",
+        ensemble=ensemble.value,
+        timestep_fs=timestep,
+        temperature_k=temperature,
+        friction_per_ps=friction,
+        velocities="keep" if keep_velocities else "thermal",
+        seed=seed,
+        trajectory_every=every,
+        warm_start=reuse,
+        cold_sample=cold_sample,
+        resume=not fresh,
+        console=messages,
+    )
+    results.print(md_table(result.summary))
+    say(f"written: {result.folder}\nNext:  equipoise report {result.folder.parent}")
+
+
+@app.command()
+def relax(
+    model: ModelArgument = DEFAULT_MODEL,
+    structure: StructureArgument = None,
+    fmax: Annotated[float, typer.Option(help="eV/Å; done when no force is larger.")] = 0.01,
+    steps: Annotated[int, typer.Option(min=0, help="At most so many steps.")] = 500,
+    optimiser: Annotated[
+        Optimiser, typer.Option(help="FIRE forgives rough starts; BFGS is quicker near a minimum.")
+    ] = Optimiser.FIRE,
+    cell: Annotated[bool, typer.Option("--cell", help="Relax the periodic cell as well.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Run folder; the relaxation is its subfolder relax.")
+    ] = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Relax a structure to the nearest minimum of the energy.
+
+    Writes relaxed.extxyz and trajectory.extxyz. Exit code 1 if it has not converged.
+    """
+    torch.set_num_threads(threads)
+    potential = load(model_file(model), dtype=dtype_of(precision))
+    target = run_folder(model, folder) / "relax"
+    target.mkdir(parents=True, exist_ok=True)
+    with messages.status(f"relaxing to {fmax} eV/Å"):
+        result = relax_structure(
+            read_structure(structure, potential.cutoff),
+            potential,
+            fmax=fmax,
+            steps=steps,
+            optimiser=optimiser.value,
+            cell=cell,
+            trajectory=target / "trajectory.extxyz",
+        )
+    ase.io.write(target / "relaxed.extxyz", result.atoms)
+    results.print(f"{result.message}; energy {result.energy:.6f} eV", highlight=False)
+    say(f"{_passes_per_call(result.statistics):.1f} passes per step\nwritten: {target}")
+    if not result.converged:
+        raise typer.Exit(1)
+
+
+def _passes_per_call(statistics: CalculatorStatistics) -> float:
+    return (statistics.passes + statistics.adjoint_passes) / max(statistics.calls, 1)

@@ -1,0 +1,53 @@
+"""Inner products that never mix structures.
+
+A batch holds many independent fixed-point problems. Each has its own residual, its own acceleration coefficients and its own
+end; an answer that depended on the batch it was computed in would not be a property of the structure.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Inner:
+    """<a, b>_s = Σ a_r · b_r over the rows r that belong to structure s.
+
+    Attributes:
+      owner: structure of each row, or None when all rows belong to one structure.
+      structures: how many structures there are.
+    """
+
+    owner: Int[Tensor, "rows"] | None = None
+    structures: int = 1
+
+    def __post_init__(self):
+        if self.structures < 1:
+            raise ValueError(f"structures must be >= 1, received {self.structures}")
+        if self.owner is None and self.structures != 1:
+            raise ValueError(f"owner is needed to tell {self.structures} structures apart, received None")
+
+    @property
+    def segments(self) -> Tensor | None:
+        """``owner`` where it is needed, None for a single structure."""
+        return None if self.structures == 1 else self.owner
+
+    def sum(self, rows: Float[Tensor, "rows ..."]) -> Float[Tensor, "structures ..."]:
+        """Sum rows of equal owner; in float64, so that tight tolerances can be told apart."""
+        rows = rows.double()
+        if self.segments is None:
+            return rows.sum(0, keepdim=True)
+        return rows.new_zeros(self.structures, *rows.shape[1:]).index_add(0, self.segments, rows)
+
+    def norm(self, a: Float[Tensor, "rows ..."]) -> Float[Tensor, "structures"]:
+        """√<a, a> of each structure."""
+        if self.segments is None:
+            return torch.linalg.vector_norm(a).double()[None]
+        return self.sum(torch.linalg.vector_norm(a.flatten(1), dim=1).double().square()).sqrt()
+
+    def spread(self, values: Float[Tensor, "structures ..."], like: Tensor) -> Tensor:
+        """One value per structure → one per row (or one that broadcasts), in the dtype of ``like``."""
+        values = values.to(like.dtype)
+        return values if self.segments is None else values[self.segments]

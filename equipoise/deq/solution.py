@@ -1,0 +1,45 @@
+"""What a fixed-point solve hands back."""
+
+import enum
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Result(enum.IntEnum):
+    """How the solve of one structure ended. Not converging is a result, never silence: the caller decides what it means."""
+
+    CONVERGED = 0
+    MAX_PASSES = 1
+    NON_FINITE = 2
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A fixed point z* = f(z*) of each structure, and of its adjoint where one was solved.
+
+    Attributes:
+      value: z*; differentiable in the arguments of f when the gradient says so.
+      passes: evaluations of f spent on each structure.
+      residual: ‖f(z) - z‖ / ‖f(z)‖ of the last iterate measured. Where a start has converged at once, that is the start's.
+      result: a :class:`Result` per structure.
+      adjoint: λ = (I - J)^-T v, when an adjoint problem was solved; with its own passes, residual and result.
+    """
+
+    value: Float[Tensor, "rows ..."]
+    passes: Int[Tensor, "structures"]
+    residual: Float[Tensor, "structures"]
+    result: Int[Tensor, "structures"]
+    adjoint: Float[Tensor, "rows ..."] | None = None
+    adjoint_passes: Int[Tensor, "structures"] | None = None
+    adjoint_residual: Float[Tensor, "structures"] | None = None
+    adjoint_result: Int[Tensor, "structures"] | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether every structure converged, adjoint included. Waits for the device."""
+        good = bool((self.result == Result.CONVERGED).all())
+        if self.adjoint_result is not None:
+            good = good and bool((self.adjoint_result == Result.CONVERGED).all())
+        return good

@@ -1,0 +1,315 @@
+"""The ASE calculator: `atoms.calc = EquipoiseCalculator("model.safetensors")`.
+
+Energies in eV, lengths in Angstrom, forces in eV/Angstrom, stress in eV/Angstrom^3 with
+ASE's sign and Voigt order (xx yy zz yz xz xy): ASE's own units, so nothing is converted.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import ase
+import numpy as np
+import torch
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
+from ase.data import chemical_symbols
+
+from equipoise.engines.warm_start import WarmStart
+from equipoise.graph import Graph, NeighbourList
+from equipoise.potentials import Potential, Prediction, UnconvergedError, load
+
+
+class NonFiniteError(RuntimeError):
+    """The potential returned NaN or infinity for a finite structure."""
+
+
+@dataclass(frozen=True)
+class CalculatorStatistics:
+    """Running totals of one calculator since it was made."""
+
+    calls: int = 0  # evaluations of the potential
+    passes: int = 0  # of the equilibrium, all calls together
+    adjoint_passes: int = 0
+    neighbour_builds: int = 0
+    warm_calls: int = 0  # calls that began from a guess
+    cold_retries: int = 0  # warm solves that failed and were repeated from nothing
+
+
+class EquipoiseCalculator(Calculator):
+    """An ASE calculator that remembers the equilibrium from one call to the next.
+
+    The result of a call is that of `potential(graph)` within the solver's tolerance;
+    only the number of passes depends on what was calculated before. One calculator
+    belongs to one trajectory: attached to several structures in turn it stays correct,
+    but forgets at every change.
+
+    **Arguments**
+
+    - `potential`: a `Potential`, or the path or zoo name of one (`equipoise.load`). A
+      potential object is put into evaluation mode.
+    - `warm_start`: True for a default `WarmStart`, False to start every solve from
+      nothing, or a `WarmStart` with choices of its own.
+    - `skin`: Angstrom, see `NeighbourList`.
+    - `unconverged`: "error" (the default: an `UnconvergedError`), "warn" or "accept".
+      A solve that fails from a guess is first repeated from nothing.
+    - `device`, `dtype`: only with a path or name; move a potential object yourself.
+
+    **Attributes**, all of the last call unless said otherwise
+
+    - `passes`, `adjoint_passes`: int, 0 for a potential without an equilibrium.
+    - `residual`: relative residual of the equilibrium; NaN without one.
+    - `statistics`: `CalculatorStatistics`, running totals.
+    - `warm_start`: the memory, or None.
+
+    Energy and forces always come together: without the adjoint, which the forces need,
+    the energy would be exact to first order in the residual only, and asking for it
+    before or after the forces would give two answers. Stress comes along for a
+    structure periodic in three directions, otherwise only when asked for.
+
+    **Raises**, when calculating: `ValueError` for elements that the potential was not
+    trained on, positions that are not finite and coincident atoms;
+    `PropertyNotImplementedError` for the stress of a structure without a volume;
+    `UnconvergedError`; `NonFiniteError`. Whatever else the potential raises passes
+    through, and then nothing is kept in `results`.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(
+        self,
+        potential: Potential | str | PathLike[str],
+        *,
+        warm_start: bool | WarmStart = True,
+        skin: float = 0.5,
+        unconverged: str = "error",
+        device: torch.device | str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if unconverged not in ("error", "warn", "accept"):
+            raise ValueError(
+                f'unconverged must be "error", "warn" or "accept", received {unconverged!r}'
+            )
+        if isinstance(potential, str | PathLike):
+            potential = load(potential, device=device, dtype=dtype)
+        elif device is not None or dtype is not None:
+            raise ValueError(
+                f"device and dtype go with a path or name, received device={device}, "
+                f"dtype={dtype} and a potential object; use potential.to(...) instead"
+            )
+        self.potential = potential.eval()
+        if isinstance(warm_start, bool):
+            self.warm_start = WarmStart() if warm_start else None
+        else:
+            self.warm_start = warm_start
+        self.neighbours = NeighbourList(self.potential.cutoff, skin)
+        self.unconverged = unconverged
+        self.passes = 0
+        self.adjoint_passes = 0
+        self.residual = float("nan")
+        self.graph: Graph | None = None
+        self._statistics = CalculatorStatistics()
+
+    @property
+    def statistics(self) -> CalculatorStatistics:
+        return self._statistics
+
+    def check_state(self, atoms: ase.Atoms, tol: float = 0.0) -> list[str]:
+        """What changed since the last calculation, to the last bit.
+
+        Charges and magnetic moments mean nothing to the potential. ASE's own version
+        compares to 1e-15 with `numpy.allclose`, several times per step, and takes
+        longer than everything else around the network.
+        """
+        before = self.atoms
+        if before is None:
+            return list(all_changes)
+        pairs = {
+            "positions": (before.positions, atoms.positions),
+            "numbers": (before.numbers, atoms.numbers),
+            "cell": (before.cell.array, atoms.cell.array),
+            "pbc": (before.pbc, atoms.pbc),
+        }
+        return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: Iterable[str] = ("energy", "forces"),
+        system_changes: Iterable[str] = all_changes,
+    ) -> None:
+        """Fill `results`; ASE calls this. See the class for what is raised."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        if system_changes:
+            self.results = {}
+        stress = "stress" in properties or _bulk(self.atoms)
+        if stress and not _has_volume(self.atoms):
+            raise PropertyNotImplementedError(
+                f"stress needs a periodic structure with a volume, received pbc "
+                f"{self.atoms.pbc.tolist()} and cell {self.atoms.cell.tolist()}"
+            )
+        try:
+            graph = self._graph(self.atoms)
+            prediction, warm, retried = self._solve(graph, stress)
+            results = _results(prediction, stress)
+        except BaseException:
+            self.results = {}
+            self._forget("the last calculation failed")
+            raise
+        if self.warm_start is not None:
+            self.warm_start.remember(graph, prediction.equilibrium)
+        self.graph = graph
+        self._count(prediction, warm, retried)
+        # Between two calls at one geometry what is known stays as it is: a second
+        # solve would move it by a fraction of the tolerance.
+        self.results = results | self.results
+
+    def cold_passes(self) -> tuple[int, int]:
+        """Passes (equilibrium, adjoint) that the last structure takes from nothing.
+
+        Solves again and leaves no trace: for comparing warm with cold.
+
+        **Raises** `ValueError` if nothing has been calculated yet.
+        """
+        if self.graph is None:
+            raise ValueError(
+                "cold_passes repeats the last calculation, and there was none; call "
+                "atoms.get_forces() first"
+            )
+        prediction = self.potential(self.graph, unconverged="accept")
+        return _passes(prediction)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Results and memory as arrays, for the checkpoint of a trajectory."""
+        state: dict[str, np.ndarray] = {}
+        if self.warm_start is not None:
+            for name, array in self.warm_start.state().items():
+                state[f"warm_start.{name}"] = array
+        for name, value in self.results.items():
+            state[f"results.{name}"] = np.asarray(value)
+        for name in ("passes", "adjoint_passes", "residual"):
+            state[name] = np.asarray(getattr(self, name))
+        return state
+
+    def restore(self, atoms: ase.Atoms, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from `state`, taken when `atoms` were calculated last.
+
+        What follows is bit for bit what would have followed there (on a CPU).
+
+        **Raises** `ValueError` if `state` is not one of a calculator.
+        """
+        missing = [name for name in ("passes", "residual") if name not in state]
+        if missing:
+            raise ValueError(
+                f"a calculator state must hold passes and residual, received one "
+                f"without {', '.join(missing)}"
+            )
+        if self.warm_start is not None:
+            self.warm_start.restore(_under("warm_start.", state), device=self.potential.device)
+        self.atoms = atoms.copy()
+        self.results = {
+            name: float(value) if value.ndim == 0 else value.copy()
+            for name, value in _under("results.", state).items()
+        }
+        self.passes = int(state["passes"])
+        self.adjoint_passes = int(state["adjoint_passes"])
+        self.residual = float(state["residual"])
+        self.graph = self._graph(self.atoms)
+
+    def _graph(self, atoms: ase.Atoms) -> Graph:
+        known = self.potential.elements
+        unknown = sorted(set(atoms.numbers.tolist()) - set(known))
+        if unknown:
+            raise ValueError(
+                f"the potential knows the elements {_symbols(known)}, received "
+                f"{_symbols(unknown)}; it has to be trained on them first"
+            )
+        graph = Graph.from_ase(
+            atoms, self.potential.cutoff, neighbours=self.neighbours, labels=False
+        )
+        return graph.to(self.potential.device)
+
+    def _solve(self, graph: Graph, stress: bool) -> tuple[Prediction, bool, bool]:
+        options = {"stress": stress, "unconverged": self.unconverged}
+        start = None if self.warm_start is None else self.warm_start.start(graph)
+        if start is None:
+            return self.potential(graph, **options), False, False
+        try:
+            return self.potential(graph, start=start, **options), True, False
+        except UnconvergedError:
+            # The guess may be to blame, so it gets no second chance; the structure does.
+            self._forget("a solve from a guess did not converge")
+            return self.potential(graph, **options), False, True
+
+    def _forget(self, reason: str) -> None:
+        if self.warm_start is not None:
+            self.warm_start.forget(reason)
+
+    def _count(self, prediction: Prediction, warm: bool, retried: bool) -> None:
+        self.passes, self.adjoint_passes = _passes(prediction)
+        equilibrium = prediction.equilibrium
+        self.residual = float("nan") if equilibrium is None else float(equilibrium.residual.max())
+        before = self._statistics
+        self._statistics = CalculatorStatistics(
+            calls=before.calls + 1,
+            passes=before.passes + self.passes,
+            adjoint_passes=before.adjoint_passes + self.adjoint_passes,
+            neighbour_builds=self.neighbours.builds,
+            warm_calls=before.warm_calls + warm,
+            cold_retries=before.cold_retries + retried,
+        )
+
+
+def _results(prediction: Prediction, stress: bool) -> dict[str, Any]:
+    energy = float(prediction.energy[0])
+    results: dict[str, Any] = {
+        "energy": energy,
+        "free_energy": energy,
+        "energies": _host(prediction.atomic_energies),
+    }
+    if prediction.forces is not None:
+        results["forces"] = _host(prediction.forces)
+    if stress and prediction.stress is not None:
+        results["stress"] = _host(prediction.stress)[0]
+    broken = [name for name, value in results.items() if not np.isfinite(value).all()]
+    if broken:
+        raise NonFiniteError(
+            f"energy, forces and stress must be finite, but the potential returned NaN "
+            f"or infinity in {', '.join(broken)}; the structure is probably far outside "
+            f"what it was trained on"
+        )
+    return results
+
+
+def _passes(prediction: Prediction) -> tuple[int, int]:
+    equilibrium = prediction.equilibrium
+    if equilibrium is None:
+        return 0, 0
+    adjoint = equilibrium.adjoint_passes
+    return int(equilibrium.passes.sum()), 0 if adjoint is None else int(adjoint.sum())
+
+
+def _host(values: torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().to(torch.float64).numpy().copy()
+
+
+def _bulk(atoms: ase.Atoms) -> bool:
+    return bool(atoms.pbc.all() and atoms.cell.rank == 3)
+
+
+def _has_volume(atoms: ase.Atoms) -> bool:
+    return bool(atoms.pbc.any() and atoms.cell.rank == 3)
+
+
+def _under(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state[name] for name in names}
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[number] for number in sorted(numbers))

@@ -1,0 +1,342 @@
+"""One simulation: its moving parts, its files, and how it is saved and taken up again."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+from ase import units
+from ase.md.langevin import Langevin
+from ase.md.md import MolecularDynamics
+from ase.md.verlet import VelocityVerlet
+
+from equipoise.engines.ase import EquipoiseCalculator, NonFiniteError
+from equipoise.engines.md_records import MDRecords
+from equipoise.engines.md_summary import MDSummary, drift, ns_per_day
+from equipoise.engines.progress import LiveLine
+from equipoise.engines.run_files import read_arrays, write_arrays
+from equipoise.engines.velocities import (
+    degrees_of_freedom,
+    temperature,
+    thermal_momenta,
+)
+from equipoise.engines.watchdog import (
+    SimulationInterrupted,
+    SimulationStopped,
+    Watchdog,
+)
+from equipoise.potentials import UnconvergedError
+
+
+@dataclass(frozen=True)
+class MDSettings:
+    """What must not change when a run is continued."""
+
+    ensemble: str
+    timestep_fs: float
+    temperature_k: float
+    friction_per_ps: float
+    velocities: str
+    seed: int
+    log_every: int
+    trajectory_every: int
+    warm_start: str
+    unconverged: str
+    model: str  # fingerprint
+    structure: str  # fingerprint of the atoms handed in
+
+
+class MDRun:
+    """The moving parts: atoms, integrator, files and running totals."""
+
+    def __init__(
+        self,
+        atoms: ase.Atoms,
+        calculator: EquipoiseCalculator,
+        settings: MDSettings,
+        *,
+        folder: Path,
+        watchdog: Watchdog,
+        cold_steps: frozenset[int],
+        model: dict[str, Any],
+    ) -> None:
+        self.atoms = atoms.copy()
+        self.atoms.calc = calculator
+        self.calculator = calculator
+        self.settings = settings
+        self.folder = folder
+        self.watchdog = watchdog
+        self.cold_steps = cold_steps
+        self.model = model
+        self.rng = np.random.default_rng(settings.seed)
+        self.step = 0
+        self.degrees = 0
+        self.restarts = 0
+        self.resumed = False
+        self.passes = self.adjoint_passes = 0
+        self.seconds = 0.0
+        self.records: MDRecords | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.npz"
+
+    def begin(self, *, resume: bool) -> None:
+        """Open the folder: a new run, or the one that it holds."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if resume and self.checkpoint.exists():
+            self._restore(read_arrays(self.checkpoint))
+        else:
+            if self.calculator.warm_start is not None:
+                self.calculator.warm_start.reset()  # a start does not depend on the past
+            if self.settings.velocities == "thermal":
+                momenta = thermal_momenta(self.atoms, self.settings.temperature_k, self.rng)
+                self.atoms.set_momenta(momenta, apply_constraint=False)
+            if self.settings.ensemble == "nve":
+                self.degrees = degrees_of_freedom(self.atoms)
+            else:
+                self.degrees = int(self.atoms.get_number_of_degrees_of_freedom())
+            began = time.perf_counter()
+            self.atoms.get_forces()
+            complaint = self._complaint()
+            if complaint is not None:
+                raise ValueError(
+                    f"the starting structure must be within the watchdog's bounds, but "
+                    f"{complaint}; correct the structure, or raise the bound"
+                )
+            seconds = time.perf_counter() - began
+            # Only now, with a start that works, may an older run here be overwritten.
+            self.checkpoint.unlink(missing_ok=True)
+            self.records = MDRecords(self.folder, lengths=None, cold=bool(self.cold_steps))
+            self._record(seconds)
+            self.save()
+        self.integrator = self._integrator()
+
+    def advance(self, steps: int, checkpoint_every: int, *, line: LiveLine, stop: dict) -> None:
+        first, began = self.step, time.perf_counter()
+        self.restarts += self.resumed and self.step < steps
+        while self.step < steps:
+            good = self._snapshot()
+            started = time.perf_counter()
+            try:
+                self.integrator.step()
+                seconds = time.perf_counter() - started
+                complaint = self._complaint()
+            except Exception as error:
+                reason = _first_line(error)
+                self._save_good(good)
+                known = (UnconvergedError, NonFiniteError, ValueError)
+                if not isinstance(error, known):
+                    raise
+                raise self._stopped(reason) from error
+            if complaint is not None:
+                self._save_good(good)
+                raise self._stopped(complaint)
+            self.step += 1
+            self.seconds += seconds
+            self.passes += self.calculator.passes
+            self.adjoint_passes += self.calculator.adjoint_passes
+            self._record(seconds)
+            if self.step % checkpoint_every == 0 or self.step == steps:
+                self.save()
+            if line.due or self.step == steps:
+                self._show(line, (time.perf_counter() - began) / (self.step - first))
+            if stop and self.step < steps:
+                self.save()
+                raise SimulationInterrupted(
+                    f"stopped by {stop['signal']} after step {self.step} of {steps}; "
+                    f"everything is saved in {self.folder}: run the same again to "
+                    f"continue"
+                )
+
+    def save(self, *, memory: bool = True) -> None:
+        """Write the checkpoint: everything that the next step depends on."""
+        arrays = {
+            "settings": np.array(json.dumps(dataclasses.asdict(self.settings))),
+            "rng": np.array(json.dumps(self.rng.bit_generator.state)),
+            "positions": self.atoms.positions,
+            "momenta": self.atoms.get_momenta(),
+            "step": np.array(self.step),
+            "degrees": np.array(self.degrees),
+            "restarts": np.array(self.restarts),
+            "passes": np.array(self.passes),
+            "adjoint_passes": np.array(self.adjoint_passes),
+            "seconds": np.array(self.seconds),
+        }
+        for name, length in self.records.sync().items():
+            arrays[f"bytes.{name}"] = np.array(length)
+        if memory:
+            for name, array in self.calculator.state().items():
+                arrays[f"calculator.{name}"] = array
+        write_arrays(self.checkpoint, arrays)
+
+    def close(self) -> None:
+        if self.records is not None:
+            self.records.close()
+
+    def summary(self) -> MDSummary:
+        rows = np.array(self.records.rows)
+        line = None
+        if self.settings.ensemble == "nve":
+            line = drift(rows[:, 0], rows[:, 1], len(self.atoms))
+        cold = self.records.cold_table()
+        steps = max(self.step, 1)
+        return MDSummary(
+            ensemble=self.settings.ensemble,
+            steps=self.step,
+            timestep_fs=self.settings.timestep_fs,
+            time_ps=self.step * self.settings.timestep_fs / 1000,
+            temperature_k=self.settings.temperature_k,
+            mean_temperature_k=float(rows[:, 2].mean()),
+            drift_mev_per_atom_per_ps=None if line is None else line[0],
+            fluctuation_mev_per_atom=None if line is None else line[1],
+            mean_passes=self.passes / steps,
+            mean_adjoint_passes=self.adjoint_passes / steps,
+            mean_cold_passes=float(cold[:, 1].mean()) if len(cold) else None,
+            mean_cold_adjoint_passes=float(cold[:, 2].mean()) if len(cold) else None,
+            cold_samples=len(cold),
+            seconds_per_step=self.seconds / steps,
+            ns_per_day=ns_per_day(self.settings.timestep_fs, self.seconds / steps),
+            atoms=len(self.atoms),
+            formula=self.atoms.get_chemical_formula(),
+            warm_start=self.settings.warm_start,
+            restarts=self.restarts,
+            model=self.model,
+        )
+
+    def _integrator(self) -> MolecularDynamics:
+        timestep = self.settings.timestep_fs * units.fs
+        if self.settings.ensemble == "nve":
+            return VelocityVerlet(self.atoms, timestep)
+        return Langevin(
+            self.atoms,
+            timestep,
+            temperature_K=self.settings.temperature_k,
+            friction=self.settings.friction_per_ps / (1000 * units.fs),
+            fixcm=False,  # ASE's correction does not sample the right distribution
+            rng=self.rng,
+        )
+
+    def _complaint(self) -> str | None:
+        return self.watchdog.complaint(
+            self.atoms,
+            self.calculator.graph,
+            energy=self.atoms.get_potential_energy(),
+            temperature_k=self._temperature(),
+            target_k=self.settings.temperature_k,
+        )
+
+    def _temperature(self) -> float:
+        return temperature(self.atoms.get_kinetic_energy(), self.degrees)
+
+    def _record(self, seconds: float) -> None:
+        time_fs = self.step * self.settings.timestep_fs
+        if self.step % self.settings.log_every == 0:
+            self.records.log(
+                self.step,
+                time_fs,
+                self.atoms,
+                temperature_k=self._temperature(),
+                calculator=self.calculator,
+                seconds=seconds,
+            )
+        if self.step % self.settings.trajectory_every == 0:
+            self.records.frame(self.step, time_fs, self.atoms, self.calculator)
+        if self.step in self.cold_steps:
+            self.records.cold(self.step, *self.calculator.cold_passes())
+
+    def _show(self, line: LiveLine, seconds_per_step: float) -> None:
+        slope = None
+        if self.settings.ensemble == "nve":
+            rows = np.array(self.records.rows)
+            slope = drift(rows[:, 0], rows[:, 1], len(self.atoms))
+        line.show(
+            self.step,
+            ns_per_day=ns_per_day(self.settings.timestep_fs, seconds_per_step),
+            passes_per_step=(self.passes + self.adjoint_passes) / self.step,
+            temperature_k=self._temperature(),
+            drift=None if slope is None else slope[0],
+        )
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "positions": self.atoms.get_positions(),
+            "momenta": self.atoms.get_momenta(),
+            "rng": self.rng.bit_generator.state,
+        }
+
+    def _save_good(self, good: Mapping[str, Any]) -> None:
+        """Go back to `good`, the state after the last healthy step, and save it."""
+        self.atoms.set_positions(good["positions"], apply_constraint=False)
+        self.atoms.set_momenta(good["momenta"], apply_constraint=False)
+        self.rng.bit_generator.state = good["rng"]
+        # The calculator is elsewhere already: forces are made again on restart.
+        self.save(memory=False)
+        time_fs = self.step * self.settings.timestep_fs
+        self.records.last_good(self.step, time_fs, self.atoms)
+
+    def _stopped(self, reason: str) -> SimulationStopped:
+        return SimulationStopped(
+            f"the simulation stopped after step {self.step}: {reason}. The last good "
+            f"state is saved in {self.folder / 'last_good.extxyz'} and in the "
+            f"checkpoint. Look at the end of the trajectory; usual causes are a "
+            f"timestep too long (now {self.settings.timestep_fs} fs), a start far from "
+            f"equilibrium (relax it first), and structures unlike the training data",
+            step=self.step,
+            reason=reason,
+        )
+
+    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        needed = ("settings", "rng", "positions", "momenta", "step", "bytes.log.csv")
+        missing = [name for name in needed if name not in arrays]
+        if missing:
+            raise ValueError(
+                f"{self.checkpoint} must be the checkpoint of a simulation, received "
+                f"one without {', '.join(missing)}; use another folder"
+            )
+        self._compare(json.loads(str(arrays["settings"])))
+        lengths = {
+            name.removeprefix("bytes."): int(value)
+            for name, value in arrays.items()
+            if name.startswith("bytes.")
+        }
+        cold = bool(self.cold_steps)
+        self.records = MDRecords(self.folder, lengths=lengths, cold=cold)
+        self.atoms.set_positions(arrays["positions"], apply_constraint=False)
+        self.atoms.set_momenta(arrays["momenta"], apply_constraint=False)
+        self.rng.bit_generator.state = json.loads(str(arrays["rng"]))
+        for name in ("step", "degrees", "restarts", "passes", "adjoint_passes"):
+            setattr(self, name, int(arrays[name]))
+        self.seconds = float(arrays["seconds"])
+        state = {
+            name.removeprefix("calculator."): value
+            for name, value in arrays.items()
+            if name.startswith("calculator.")
+        }
+        if state:
+            self.calculator.restore(self.atoms, state)
+        self.resumed = True
+
+    def _compare(self, before: Mapping[str, Any]) -> None:
+        now = dataclasses.asdict(self.settings)
+        changed = [
+            f"{name} was {before.get(name)!r} and is now {value!r}"
+            for name, value in now.items()
+            if before.get(name) != value
+        ]
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds a run with other settings: {'; '.join(changed)}. "
+                f"Use another folder, or start again with resume=False, which "
+                f"overwrites it"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().rstrip(".")
+    return text.splitlines()[0] if text else type(error).__name__

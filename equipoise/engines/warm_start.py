@@ -1,0 +1,274 @@
+"""The memory of an engine: where the next equilibrium probably is, and when not to say.
+
+Along a trajectory the atoms move by hundredths of an Angstrom per step, and the
+equilibrium z* and its adjoint move as smoothly. A `WarmStart` keeps the last few of
+both and extrapolates them:
+
+1. `start = warm_start.start(graph)`: the guess, or None when nothing useful is known;
+2. `prediction = potential(graph, start=start)`;
+3. `warm_start.remember(graph, prediction.equilibrium)`.
+
+A guess never changes what a converged solve returns beyond its tolerance; a bad one
+only costs passes. It is given up all the same, loudly countable, when it cannot be
+about this structure any more: see `WarmStart`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.deq.predictors import Predictor, Quadratic
+from equipoise.deq.solution import Result, Solution
+from equipoise.graph import Graph
+
+
+@dataclass(frozen=True)
+class _Solved:
+    value: Tensor
+    adjoint: Tensor | None
+
+
+class WarmStart:
+    """Remembers the last solutions of one trajectory and guesses the next.
+
+    It forgets everything when
+
+    - the number of atoms, the order of the species, the structures of the batch or the
+      periodic directions change;
+    - the cell changes by more than `max_strain` (relative, Frobenius norm);
+    - any atom has moved more than `max_move` since the last solve (the shortest way
+      across a periodic boundary counts, so wrapping atoms into the cell is no move);
+    - the last solve did not converge,
+
+    and it drops all but the newest solution when a warm solve took more passes than
+    the last cold one, which says that the path is not smooth. A second solve of
+    unmoved atoms replaces the newest solution instead of following it.
+
+    Extrapolation supposes equal steps. A changed timestep costs a few passes, no more.
+
+    **Arguments**
+
+    - `predictor`: how to extrapolate; `Quadratic()` suits dynamics with tight solves,
+      `Last()` unequal steps.
+    - `max_move`: Angstrom, larger than 0.
+    - `max_strain`: larger than 0, no unit.
+
+    **Attributes**
+
+    - `forgotten`: how many times the memory was given up.
+    - `reason`: why it was, the last time; None if never.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor | None = None,
+        *,
+        max_move: float = 0.5,
+        max_strain: float = 0.03,
+    ) -> None:
+        if not max_move > 0:
+            raise ValueError(f"max_move must be larger than 0 Angstrom, received {max_move}")
+        if not max_strain > 0:
+            raise ValueError(f"max_strain must be larger than 0, received {max_strain}")
+        self.predictor = Quadratic() if predictor is None else predictor
+        self.max_move = float(max_move)
+        self.max_strain = float(max_strain)
+        self.forgotten = 0
+        self.reason: str | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._solved: list[_Solved] = []  # newest first
+        self._place: Graph | None = None  # where the newest was solved
+        self._cold_passes: int | None = None
+
+    @property
+    def remembered(self) -> int:
+        """How many solutions are in memory."""
+        return len(self._solved)
+
+    def reset(self) -> None:
+        """Forget everything, as after construction."""
+        self._clear()
+        self.forgotten, self.reason = 0, None
+
+    def forget(self, reason: str) -> None:
+        """Give up the memory and note why."""
+        if self._solved:
+            self.forgotten += 1
+            self.reason = reason
+        self._clear()
+
+    def start(self, graph: Graph) -> Solution | None:
+        """The guess for `graph`, or None when its solve should begin from nothing.
+
+        The atoms of `graph` not having moved since the last solve, that solution comes
+        back as it is.
+        """
+        reason = self._outdated(graph)
+        if reason is not None:
+            self.forget(reason)
+        if not self._solved:
+            return None
+        if self._unmoved(graph):
+            guess = self._solved[0]
+        else:
+            guess = self._predict()
+        structures = graph.n_structures
+        device = guess.value.device
+        return Solution(
+            value=guess.value,
+            passes=torch.zeros(structures, dtype=torch.int64, device=device),
+            # A guess has not been held against f yet.
+            residual=torch.full((structures,), torch.inf, dtype=guess.value.dtype, device=device),
+            result=torch.full(
+                (structures,), int(Result.MAX_PASSES), dtype=torch.int64, device=device
+            ),
+            adjoint=guess.adjoint,
+        )
+
+    def remember(self, graph: Graph, solution: Solution | None) -> None:
+        """Take in the solution of `graph` (None, from an explicit network, is none)."""
+        if solution is None:
+            return
+        if not solution.converged:
+            self.forget("the last solve did not converge")
+            return
+        reason = self._outdated(graph)
+        if reason is not None:
+            self.forget(reason)
+        adjoint = solution.adjoint
+        new = _Solved(solution.value.detach(), None if adjoint is None else adjoint.detach())
+        passes = int(solution.passes.max())
+        if not self._solved:
+            self._solved, self._cold_passes = [new], passes
+        elif self._unmoved(graph):
+            if new.adjoint is None:
+                new = replace(new, adjoint=self._solved[0].adjoint)
+            self._solved[0] = new
+        else:
+            self._solved.insert(0, new)
+            if self._cold_passes is not None and passes > self._cold_passes:
+                del self._solved[1:]
+            del self._solved[self.predictor.depth :]
+        self._place = graph
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything remembered, as arrays: what a checkpoint of a trajectory needs.
+
+        A `WarmStart` with the same predictor that gets them back by `restore` gives
+        bit for bit the same guesses.
+        """
+        place = self._place
+        if place is None:
+            return {}
+        state = {
+            name: getattr(place, name).cpu().numpy()
+            for name in ("positions", "species", "owner", "cell", "pbc")
+        }
+        for index, solved in enumerate(self._solved):
+            state[f"value.{index}"] = solved.value.cpu().numpy()
+            if solved.adjoint is not None:
+                state[f"adjoint.{index}"] = solved.adjoint.cpu().numpy()
+        if self._cold_passes is not None:
+            state["cold_passes"] = np.array(self._cold_passes)
+        return state
+
+    def restore(self, state: Mapping[str, np.ndarray], *, device: Any = "cpu") -> None:
+        """Take up what `state` returned; tensors go to `device`.
+
+        **Raises** `ValueError` if arrays are missing.
+        """
+        self._clear()
+        if not state:
+            return
+        names = ("positions", "species", "owner", "cell", "pbc", "value.0")
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise ValueError(
+                f"a warm-start state must hold {', '.join(names)}, received one "
+                f"without {', '.join(missing)}"
+            )
+        place = {name: torch.tensor(state[name], device=device) for name in names[:5]}
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        self._place = Graph(
+            senders=none,
+            receivers=none,
+            shifts=none.reshape(0, 3),
+            cutoff=0.0,  # only where the atoms are matters here, no edges
+            **place,
+        )
+        while f"value.{len(self._solved)}" in state:
+            index = len(self._solved)
+            adjoint = state.get(f"adjoint.{index}")
+            self._solved.append(
+                _Solved(
+                    torch.tensor(state[f"value.{index}"], device=device),
+                    None if adjoint is None else torch.tensor(adjoint, device=device),
+                )
+            )
+        if "cold_passes" in state:
+            self._cold_passes = int(state["cold_passes"])
+
+    def _predict(self) -> _Solved:
+        value = self.predictor([solved.value for solved in self._solved])
+        adjoints: list[Tensor] = []
+        for solved in self._solved:
+            # An energy-only solve leaves a gap; beyond it steps are not equal.
+            if solved.adjoint is None:
+                break
+            adjoints.append(solved.adjoint)
+        return _Solved(value, self.predictor(adjoints) if adjoints else None)
+
+    def _unmoved(self, graph: Graph) -> bool:
+        place = self._place
+        return (
+            place is not None
+            and torch.equal(graph.positions, place.positions)
+            and torch.equal(graph.cell, place.cell)
+        )
+
+    def _outdated(self, graph: Graph) -> str | None:
+        """Why the memory cannot be about `graph`, or None."""
+        place = self._place
+        if place is None:
+            return None
+        if graph.n_atoms != place.n_atoms:
+            return f"atoms changed from {place.n_atoms} to {graph.n_atoms}"
+        if not torch.equal(graph.species, place.species):
+            return "the species, or their order, changed"
+        if not torch.equal(graph.owner, place.owner):
+            return "atoms changed structures in the batch"
+        if not torch.equal(graph.pbc, place.pbc):
+            return "the periodic directions changed"
+        strain = _strain(graph.cell, place.cell)
+        if not strain <= self.max_strain:
+            return f"the cell changed by {strain:.1%}, more than {self.max_strain:.1%}"
+        move = float(_moves(graph, place).norm(dim=1).max())
+        if not move <= self.max_move:  # NaN compares false too
+            return f"an atom moved {move:.2f} Angstrom, more than {self.max_move}"
+        return None
+
+
+def _strain(cell: Tensor, before: Tensor) -> float:
+    """Largest relative change among the cells: ||C' - C|| / ||C||."""
+    change = (cell - before).flatten(1).norm(dim=1)
+    size = before.flatten(1).norm(dim=1)
+    # No cell before and after is no change; a cell out of nothing is an infinite one.
+    return float(torch.where(change == 0, change, change / size).max())
+
+
+def _moves(graph: Graph, place: Graph) -> Tensor:
+    """Displacement of each atom by the shortest way, [atoms, 3] Angstrom."""
+    moves = graph.positions - place.positions
+    if not bool(graph.pbc.any()):
+        return moves
+    # The pseudo-inverse leaves directions without a lattice vector alone.
+    inverse = torch.linalg.pinv(graph.cell)[graph.owner]
+    images = torch.einsum("ax,axi->ai", moves, inverse).round()
+    images = images * graph.pbc[graph.owner]
+    return moves - torch.einsum("ai,aix->ax", images, graph.cell[graph.owner])

@@ -1,0 +1,14 @@
+"""Energy, forces and stress of structures."""
+
+from equipoise.potentials.checkpoint import build as build
+from equipoise.potentials.checkpoint import describe as describe
+from equipoise.potentials.checkpoint import load as load
+from equipoise.potentials.checkpoint import save as save
+from equipoise.potentials.checkpoint import zoo as zoo
+from equipoise.potentials.config import PotentialConfig as PotentialConfig
+from equipoise.potentials.config import Statistics as Statistics
+from equipoise.potentials.equilibrium import Equilibrium as Equilibrium
+from equipoise.potentials.potential import Potential as Potential
+from equipoise.potentials.potential import Prediction as Prediction
+from equipoise.potentials.potential import UnconvergedError as UnconvergedError
+from equipoise.potentials.stacked import Stacked as Stacked

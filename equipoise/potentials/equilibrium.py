@@ -1,0 +1,158 @@
+"""The deep equilibrium potential: where chemistry meets fixed points."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.deq import Implicit, Inner, Solution, fixed_point, jacobian_penalty
+from equipoise.potentials.config import PotentialConfig, Statistics
+from equipoise.potentials.injection import AddInjection
+from equipoise.potentials.potential import Evaluation, Potential
+
+
+class Cell(nn.Module):
+    """f(z) = update(inject(z, u)): the map whose fixed point is the state."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        self.injection = AddInjection(backbone.space)
+
+    def forward(self, z: Tensor, source: Tensor, context: tuple[Tensor, ...]) -> Tensor:
+        return self.backbone.update(self.injection(z, source), context)
+
+
+class CellMap:
+    """The cell as f(z, *args) with everything it depends on among the arguments: source, context, then parameters.
+
+    Second derivatives are only right if no differentiated tensor is hidden in a closure; see :class:`equipoise.deq.Implicit`.
+    """
+
+    def __init__(self, cell: Cell, source: Tensor, context: tuple[Tensor, ...]):
+        self.cell, self.kind, self.size = cell, type(context), len(context)
+        named = dict(cell.named_parameters())
+        self.names = list(named)
+        self.args = (source, *context, *named.values())
+
+    def __call__(self, z: Tensor, source: Tensor, *tensors: Tensor) -> Tensor:
+        context, parameters = self.kind(*tensors[: self.size]), tensors[self.size :]
+        return torch.func.functional_call(
+            self.cell, dict(zip(self.names, parameters, strict=True)), (z, source, context)
+        )
+
+    def bind(self, source: Tensor, *tensors: Tensor):
+        """For a solver's loop: the cell itself, without the detour through functional_call."""
+        source, context = source.detach(), self.kind(*[t.detach() for t in tensors[: self.size]])
+        return lambda z: self.cell(z, source, context)
+
+
+class Equilibrium(Potential):
+    r"""z* = f(z*, x); E(x) = E(z*, x); ∂E/∂x = ∂_x E + λᵀ ∂_x f with λ = Jᵀ λ + ∂E/∂z.
+
+    Predictions report the Lagrangian energy E(z) + λᵀ (f(z) - z), whose error is of second order in the residuals and of
+    which the forces are the derivative at fixed z and λ. Training differentiates exactly, through :class:`Implicit`.
+
+    Source: Bai, Kolter and Koltun, Deep equilibrium models (2019), theorem 1.
+    """
+
+    def __init__(self, config: PotentialConfig, statistics: Statistics):
+        super().__init__(config, statistics)
+        # The cell shares the backbone; it must not appear twice among the parameters.
+        self.injection = AddInjection(self.backbone.space)
+        self.to(getattr(torch, config.dtype))
+
+    @property
+    def cell(self) -> Cell:
+        """The fixed-point map as a module that shares this potential's weights."""
+        cell = Cell.__new__(Cell)
+        nn.Module.__init__(cell)
+        cell.backbone, cell.injection = self.backbone, self.injection
+        return cell
+
+    def _evaluate(self, graph, vectors, *, start, gradient, penalty):
+        inner = Inner(graph.owner, graph.n_structures)
+        with torch.set_grad_enabled(gradient or self.training):
+            context = self.backbone.encode(graph, vectors)
+            source = self.injection.source(self.backbone.start(context))
+        first = self._first_guess(start, source)
+        f = CellMap(self.cell, source, context)
+        if self.training:
+            return self._train(f, first, context, vectors, inner, gradient, penalty)
+        solution = fixed_point_detached(f, first, self.config.solver, inner)
+        if not gradient:
+            with torch.no_grad():
+                return Evaluation(self.head(self.backbone.readout(solution.value, context)), None, None, solution)
+        return self._predict(f, solution, start, source, context, vectors, inner)
+
+    def _first_guess(self, start: Solution | None, source: Tensor) -> Tensor:
+        if start is None:
+            return torch.zeros_like(source)
+        if start.value.shape != source.shape:
+            raise ValueError(
+                f"start must hold one state per atom, shape {tuple(source.shape)}, received {tuple(start.value.shape)}; "
+                "a solution can only start a graph with the same atoms in the same order"
+            )
+        return start.value.to(source)
+
+    def _predict(self, f, solution, start, source, context, vectors, inner):
+        """Detached energy, forces' gradient and solution at a solved state."""
+        with torch.enable_grad():
+            z = solution.value.requires_grad_()
+            mapped = f.cell(z, source, context)
+            atomic = self.head(self.backbone.readout(z, context))
+            (slope,) = torch.autograd.grad(atomic.sum(), z, retain_graph=True)
+        with torch.no_grad():
+            guess = slope if start is None or start.adjoint is None else start.adjoint.to(slope)
+            adjoint = self.config.adjoint.solve(
+                lambda a: torch.autograd.grad(mapped, z, a, retain_graph=True)[0] + slope, guess, inner
+            )
+        if vectors.numel():
+            (gradient,) = torch.autograd.grad(
+                (mapped, atomic), vectors, (adjoint.value, torch.ones_like(atomic)), allow_unused=True
+            )
+        else:
+            gradient = torch.zeros_like(vectors)
+        z, mapped = z.detach(), mapped.detach()
+        correction = inner.sum((adjoint.value * (mapped - z)).flatten(1).sum(1))
+        solution = replace(
+            solution,
+            value=z,
+            passes=solution.passes + 1,  # the linearisation at z is a pass as well
+            adjoint=adjoint.value,
+            adjoint_passes=adjoint.passes,
+            adjoint_residual=adjoint.residual,
+            adjoint_result=adjoint.result,
+        )
+        return Evaluation(atomic.detach(), gradient, correction, solution)
+
+    def _train(self, f, first, context, vectors, inner, gradient, penalty):
+        """Differentiable in the parameters, to the order that a force loss needs."""
+        adjoints: list[Solution] = []
+        implicit = Implicit(
+            self.config.training_adjoint, final=self.config.training_gradient, observer=adjoints.append
+        )
+        solution = fixed_point(
+            f, first, *f.args, solver=self.config.training_solver, gradient=implicit, inner=inner
+        )
+        atomic = self.head(self.backbone.readout(solution.value, context))
+        slope = None
+        if gradient and vectors.numel():
+            (slope,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=True)
+            solution = replace(
+                solution,
+                adjoint=adjoints[0].value,
+                adjoint_passes=adjoints[0].passes,
+                adjoint_residual=adjoints[0].residual,
+                adjoint_result=adjoints[0].result,
+            )
+        elif gradient:
+            slope = torch.zeros_like(vectors)
+        value = jacobian_penalty(f, solution.value, *f.args) if penalty else None
+        return Evaluation(atomic, slope, None, replace(solution, value=solution.value.detach()), value)
+
+
+def fixed_point_detached(f, first, solver, inner) -> Solution:
+    """Solve without any graph."""
+    with torch.no_grad():
+        return fixed_point(f, first, *f.args, solver=solver, inner=inner)

@@ -1,0 +1,214 @@
+"""The interface of a potential: a structure in, energy, forces and stress out."""
+
+import abc
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor, nn
+
+from equipoise.backbones import Backbone, EquiformerV2
+from equipoise.deq import Result, Solution
+from equipoise.graph import Graph
+from equipoise.potentials import derivatives
+from equipoise.potentials.config import PotentialConfig, Statistics
+from equipoise.potentials.heads import EnergyHead
+
+POLICIES = ("error", "warn", "accept")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a potential says about a graph.
+
+    Attributes:
+      energy: eV.
+      forces: eV/Å, the negative gradient of ``energy``; None if not asked for.
+      stress: eV/Å³, Voigt xx yy zz yz xz xy, ASE's sign; None if not asked for.
+      atomic_energies: eV; how the network shares out the energy.
+      equilibrium: the solved state; pass it as ``start`` to the next, similar structure. None for an explicit network.
+      penalty: Jacobian penalty of training; None if not asked for.
+    """
+
+    energy: Float64[Tensor, "structures"]
+    forces: Float64[Tensor, "atoms 3"] | None
+    stress: Float64[Tensor, "structures 6"] | None
+    atomic_energies: Float64[Tensor, "atoms"]
+    equilibrium: Solution | None = None
+    penalty: Float[Tensor, ""] | None = None
+
+    @property
+    def passes(self) -> Int[Tensor, "structures"] | None:
+        """Passes through the network that each structure needed: forward plus adjoint."""
+        if self.equilibrium is None:
+            return None
+        if self.equilibrium.adjoint_passes is None:
+            return self.equilibrium.passes
+        return self.equilibrium.passes + self.equilibrium.adjoint_passes
+
+
+class UnconvergedError(RuntimeError):
+    """A structure's fixed point, or its adjoint, was not found to tolerance. ``solution`` holds what was found."""
+
+    def __init__(self, message: str, solution: Solution):
+        super().__init__(message)
+        self.solution = solution
+
+
+class Evaluation(NamedTuple):
+    """What a concrete potential hands to the common part."""
+
+    atomic: Float[Tensor, "atoms"]  # network output, dimensionless
+    gradient: Float64[Tensor, "edges 3"] | None  # of the summed network output, 1/Å
+    correction: Float64[Tensor, "structures"] | None = None  # added to the energy, dimensionless
+    solution: Solution | None = None
+    penalty: Float[Tensor, ""] | None = None
+
+
+class Potential(nn.Module, abc.ABC):
+    """E = Σ_i (scale · e_i + reference of element i), F = -∂E/∂x, σ = ∂E/∂ε / V.
+
+    In ``.train()`` mode the prediction is differentiable in the parameters; in ``.eval()`` mode it is detached.
+
+    Args:
+      config: settings; also decides the dtype.
+      statistics: of the training set.
+    """
+
+    def __init__(self, config: PotentialConfig, statistics: Statistics):
+        super().__init__()
+        self.config, self.statistics = config, statistics
+        self.backbone: Backbone = EquiformerV2(
+            config.backbone, elements=statistics.elements, mean_neighbours=statistics.mean_neighbours
+        )
+        self.head = EnergyHead(config.backbone.channels)
+        self.scale = float(statistics.force_rms)
+        reference = torch.full((119,), torch.nan, dtype=torch.float64)
+        reference[list(statistics.elements)] = torch.tensor(statistics.reference_energies, dtype=torch.float64)
+        self.register_buffer("reference", reference, persistent=False)
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return self.config.backbone.cutoff
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers the potential knows."""
+        return self.statistics.elements
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self.head.out.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.out.weight.device
+
+    def _apply(self, fn, recurse=True):
+        # .float() and .to(dtype) must not round the reference energies (1e3 eV and more) to float32.
+        reference = self.reference
+        super()._apply(fn, recurse)
+        self.reference = reference.to(self.reference.device)
+        return self
+
+    @abc.abstractmethod
+    def _evaluate(
+        self, graph: Graph, vectors: Tensor, *, start: Solution | None, gradient: bool, penalty: bool
+    ) -> Evaluation:
+        """Network output and its derivative with respect to the edge vectors."""
+
+    def forward(
+        self,
+        graph: Graph,
+        *,
+        start: Solution | None = None,
+        forces: bool = True,
+        stress: bool = False,
+        penalty: bool = False,
+        unconverged: str = "error",
+    ) -> Prediction:
+        """Predict.
+
+        Args:
+          graph: one structure or many, built with this potential's cutoff.
+          start: the ``equilibrium`` of a similar graph with the same atoms in the same order, as a first guess.
+          forces, stress: what to compute beyond the energy.
+          penalty: also the Jacobian penalty (training).
+          unconverged: "error" raises :class:`UnconvergedError`, "warn" warns, "accept" leaves it to the caller to look at
+            ``prediction.equilibrium.result``.
+
+        Returns:
+          a :class:`Prediction`.
+
+        Raises:
+          ValueError: for another cutoff, elements that were not in the training set, or an unknown policy.
+        """
+        self._check(graph, unconverged)
+        graph = graph.to(self.device)
+        vectors = graph.edge_vectors()
+        gradient = forces or stress
+        evaluation = self._evaluate(
+            graph, vectors.requires_grad_(gradient), start=start, gradient=gradient, penalty=penalty
+        )
+        if evaluation.solution is not None:
+            _enforce(unconverged, evaluation.solution)
+        atomic = evaluation.atomic.double() * self.scale + self.reference[graph.species]
+        energy = torch.zeros(graph.n_structures, dtype=torch.float64, device=self.device)
+        energy = energy.index_add(0, graph.owner, atomic)
+        if evaluation.correction is not None:
+            energy = energy + evaluation.correction * self.scale
+        slope = None if evaluation.gradient is None else evaluation.gradient * self.scale
+        prediction = Prediction(
+            energy=energy,
+            forces=derivatives.forces(slope, graph) if forces else None,
+            stress=derivatives.stress(slope, vectors.detach(), graph) if stress else None,
+            atomic_energies=atomic,
+            equilibrium=evaluation.solution,
+            penalty=evaluation.penalty,
+        )
+        return prediction
+
+    def _check(self, graph: Graph, unconverged: str) -> None:
+        if unconverged not in POLICIES:
+            raise ValueError(f"unconverged must be one of {POLICIES}, received {unconverged!r}")
+        if graph.cutoff != self.cutoff:
+            raise ValueError(
+                f"the graph must be built with the potential's cutoff {self.cutoff} Å, received {graph.cutoff} Å; "
+                f"use Graph.from_ase(atoms, cutoff=potential.cutoff)"
+            )
+        unknown = torch.isnan(self.reference[graph.species.to(self.device)])
+        if bool(unknown.any()):
+            strangers = sorted(set(graph.species[unknown.to(graph.species.device)].tolist()))
+            raise ValueError(
+                f"this potential was trained on the elements {list(self.elements)} only, received atomic numbers "
+                f"{strangers}; train on data that contain them"
+            )
+
+
+def _enforce(policy: str, solution: Solution) -> None:
+    if policy == "accept" or solution.converged:
+        return
+    parts = []
+    for name, result, residual, passes in (
+        ("fixed point", solution.result, solution.residual, solution.passes),
+        ("adjoint", solution.adjoint_result, solution.adjoint_residual, solution.adjoint_passes),
+    ):
+        if result is None or bool((result == Result.CONVERGED).all()):
+            continue
+        bad = torch.nonzero(result != Result.CONVERGED).flatten().tolist()
+        parts.append(
+            f"{name} of {len(bad)} of {len(result)} structures (first: structure {bad[0]}, residual "
+            f"{float(residual[bad[0]]):.1e} after {int(passes[bad[0]])} passes)"
+        )
+    message = (
+        "not converged: " + "; ".join(parts) + ". Energies and forces would be inexact. Check that the structure resembles the "
+        "training set; or raise solver.max_passes, loosen solver.tolerance, or pass unconverged='warn'"
+    )
+    if policy == "error":
+        raise UnconvergedError(message, solution)
+    warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -1,0 +1,78 @@
+"""The `data` section of a recipe, read."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from equipoise.data import Report, read, rmd17, split, statistics
+from equipoise.graph import Graph
+from equipoise.potentials import Statistics
+from equipoise.train.config import DataSection
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """Structures for training, for choosing the best weights, and for testing."""
+
+    train: list[Graph] = field(repr=False)
+    validation: list[Graph] = field(repr=False)
+    test: list[Graph] = field(repr=False)  # empty if the recipe names none
+    name: str
+
+    def __str__(self) -> str:
+        """How many structures there are, and which labels were really found."""
+        report = Report.of(self.train)
+        return (
+            f"{self.name}: {len(self.train)} train ({report.energy} with energy, "
+            f"{report.forces} with forces), {len(self.validation)} validation, "
+            f"{len(self.test)} test"
+        )
+
+
+def read_datasets(section: DataSection, *, cutoff: float, test: bool = True) -> Datasets:
+    """Read the structures that a recipe names, as graphs with edges up to `cutoff` (Angstrom).
+
+    `test=False` leaves the test file of `source: file` unread: training does not need it.
+
+    **Raises** `ValueError` for unknown molecules, files without labels, and a training set
+    that is too small for `validation_count`; `FileNotFoundError` for a missing file.
+    """
+    if section.source == "rmd17":
+        official = rmd17(section.molecule, section.split, folder=section.folder, cutoff=cutoff)
+        train, validation = _hold_out(official.train, section)
+        name = f"rMD17 {section.molecule}, split {section.split:02d}"
+        return Datasets(train=train, validation=validation, test=official.test, name=name)
+
+    def graphs(path: str | None) -> list[Graph]:
+        if path is None:
+            return []
+        return read(
+            path, cutoff=cutoff, energy_key=section.energy_key, forces_key=section.forces_key
+        )
+
+    assert section.train is not None  # the section checks it
+    train, validation = graphs(section.train), graphs(section.validation)
+    if not validation:
+        train, validation = _hold_out(train, section)
+    return Datasets(
+        train=train,
+        validation=validation,
+        test=graphs(section.test) if test else [],
+        name=section.train,
+    )
+
+
+def training_statistics(graphs: Sequence[Graph]) -> Statistics:
+    """Scales and offsets of the training set, as the record that `build` takes."""
+    # Two records with the same fields: data may not know of potentials, nor they of it.
+    return Statistics(**asdict(statistics(graphs)))
+
+
+def _hold_out(graphs: list[Graph], section: DataSection) -> tuple[list[Graph], list[Graph]]:
+    count = section.validation_count
+    if len(graphs) <= count:
+        raise ValueError(
+            f"validation_count must be less than the {len(graphs)} structures there are, "
+            f"received {count}"
+        )
+    parts = split(graphs, train=len(graphs) - count, validation=count, seed=section.validation_seed)
+    return parts.train, parts.validation

@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM as a question asked between steps."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Inside the `with` block, the first Ctrl-C or SIGTERM only makes this object true.
+
+    The loop asks between steps, so that weights, moments and averages are saved in step with
+    one another. A second signal raises `KeyboardInterrupt` at once: whoever presses twice
+    means it, and the last checkpoint is still there. Outside the main thread Python delivers
+    no signals, and this object stays false.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __bool__(self) -> bool:
+        return self._received is not None
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number

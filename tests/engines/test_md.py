@@ -1,0 +1,422 @@
+"""Dynamics: conservation, files, restarts, and every way in which a run can end early."""
+
+import csv
+import io
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.build
+import ase.io
+import numpy as np
+import pytest
+from ase import units
+from rich.console import Console
+
+from equipoise.deq.predictors import Linear
+from equipoise.engines import (
+    DiskFullError,
+    SimulationInterrupted,
+    SimulationStopped,
+    WarmStart,
+    Watchdog,
+    relax,
+    run_md,
+)
+from tests.engines.fakes import FakePotential, tiny_potential
+
+RELAXED = relax(ase.build.molecule("CH3CH2OH"), FakePotential(), fmax=0.05).atoms
+COLUMNS = [
+    "step",
+    "time_fs",
+    "potential_ev",
+    "kinetic_ev",
+    "total_ev",
+    "temperature_k",
+    "passes",
+    "adjoint_passes",
+    "seconds",
+]
+
+
+def simulate(folder, *, potential=None, atoms=RELAXED, **options):
+    options = {
+        "steps": 20,
+        "trajectory_every": 2,
+        "checkpoint_every": 6,
+        "progress": False,
+        "seed": 1,
+    } | options
+    potential = FakePotential() if potential is None else potential
+    return run_md(atoms, potential, folder=folder, **options)
+
+
+def scripted(**script):
+    potential = FakePotential()
+    potential.script = {int(call.removeprefix("call")): what for call, what in script.items()}
+    return potential
+
+
+def log(folder):
+    with open(Path(folder) / "log.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def column(folder, name):
+    return np.array([float(row[name]) for row in log(folder)])
+
+
+def assert_same_run(one, two):
+    """Bit for bit, apart from the wall time."""
+    for name in ("trajectory.extxyz", "cold_passes.csv"):
+        paths = [Path(folder) / name for folder in (one, two)]
+        assert paths[0].exists() == paths[1].exists()
+        if paths[0].exists():
+            assert paths[0].read_bytes() == paths[1].read_bytes()
+    rows = [[dict(row, seconds="") for row in log(folder)] for folder in (one, two)]
+    assert rows[0] == rows[1]
+    with np.load(one / "checkpoint.npz") as a, np.load(two / "checkpoint.npz") as b:
+        assert set(a.files) == set(b.files)
+        for name in set(a.files) - {"seconds", "restarts", "bytes.log.csv"}:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+class Killed(BaseException):
+    """Ends the process as far as the run can tell: nothing is saved on the way out."""
+
+
+def test_energy_is_conserved_and_better_with_shorter_steps(tmp_path):
+    fluctuations = []
+    for timestep, steps in ((0.8, 50), (0.4, 100)):
+        summary = simulate(tmp_path / str(timestep), timestep_fs=timestep, steps=steps).summary
+        fluctuations.append(summary.fluctuation_mev_per_atom)
+        assert abs(summary.drift_mev_per_atom_per_ps) < 20
+    assert 3 < fluctuations[0] / fluctuations[1] < 5  # second order
+    kinetic = column(tmp_path / "0.4", "kinetic_ev")
+    assert 1000 * np.ptp(kinetic) / len(RELAXED) > 20 * fluctuations[1]
+
+
+def test_files_say_what_happened(tmp_path):
+    before = RELAXED.copy()
+    result = simulate(tmp_path, log_every=2, cold_sample=4)
+    assert RELAXED == before and not RELAXED.has("momenta")
+    rows, frames = log(tmp_path), ase.io.read(tmp_path / "trajectory.extxyz", ":")
+    assert list(rows[0]) == COLUMNS
+    assert [int(row["step"]) for row in rows] == list(range(0, 21, 2))
+    assert [frame.info["step"] for frame in frames] == list(range(0, 21, 2))
+    for row, frame in zip(rows, frames, strict=True):
+        assert float(row["time_fs"]) == 0.5 * int(row["step"])
+        assert float(row["potential_ev"]) == pytest.approx(frame.get_potential_energy(), abs=1e-6)
+        assert float(row["kinetic_ev"]) == pytest.approx(frame.get_kinetic_energy(), abs=1e-6)
+        assert int(row["passes"]) == frame.info["passes"]
+        assert frame.info["residual"] < 1e-8
+        assert np.abs(frame.get_forces()).max() > 0.01
+    np.testing.assert_allclose(frames[-1].positions, result.atoms.positions, atol=1e-7)
+    np.testing.assert_allclose(frames[-1].get_momenta(), result.atoms.get_momenta(), atol=1e-7)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["steps"] == 20 and summary["formula"] == "C2H6O"
+    assert summary["ns_per_day"] == pytest.approx(0.5e-6 * 86400 / summary["seconds_per_step"])
+    with open(tmp_path / "cold_passes.csv") as file:
+        cold = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in cold] == [5, 10, 15, 20]
+    assert summary["mean_cold_passes"] > 1.3 * summary["mean_passes"] > 0
+    slope = np.polyfit(column(tmp_path, "time_fs") / 1000, column(tmp_path, "total_ev"), 1)[0]
+    assert summary["drift_mev_per_atom_per_ps"] == pytest.approx(1000 * slope / 9, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "degrees"), [("CH3CH2OH", 21), ("CO2", 4), ("H2", 1), ("crystal", 93)]
+)
+def test_starts_at_rest_as_a_whole_and_at_the_temperature(tmp_path, name, degrees):
+    atoms = ase.build.bulk("Al", cubic=True, a=4.05) * 2 if name == "crystal" else None
+    atoms = ase.build.molecule(name) if atoms is None else atoms
+    atoms.rotate(33, (1, 2, 3))
+    result = simulate(tmp_path, atoms=atoms, steps=0, temperature_k=400.0)
+    np.testing.assert_allclose(result.atoms.get_momenta().sum(axis=0), 0, atol=1e-10)
+    if name != "crystal":
+        np.testing.assert_allclose(result.atoms.get_angular_momentum(), 0, atol=1e-9)
+    kinetic = result.atoms.get_kinetic_energy()
+    assert kinetic == pytest.approx(degrees * units.kB * 400 / 2)
+    assert column(tmp_path, "temperature_k")[0] == pytest.approx(400)
+
+
+def test_the_seed_decides(tmp_path):
+    starts = [
+        simulate(tmp_path / str(i), steps=0, seed=seed).atoms.get_momenta()
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert np.array_equal(starts[0], starts[1])
+    assert not np.allclose(starts[0], starts[2])
+
+
+def test_velocities_can_be_kept(tmp_path):
+    atoms = RELAXED.copy()
+    atoms.set_momenta(np.full((9, 3), 0.1))
+    result = simulate(tmp_path, atoms=atoms, steps=0, velocities="keep")
+    assert np.array_equal(result.atoms.get_momenta(), atoms.get_momenta())
+
+
+def test_langevin_reaches_its_temperature(tmp_path):
+    atoms = ase.build.bulk("Al", cubic=True, a=3.0) * 2
+    summary = simulate(
+        tmp_path,
+        atoms=atoms,
+        potential=FakePotential(cutoff=2.8, depth=0.2, length=2.1),
+        ensemble="langevin",
+        velocities="keep",
+        friction_per_ps=100.0,
+        timestep_fs=2.0,
+        steps=150,
+        trajectory_every=100,
+        checkpoint_every=1000,
+    ).summary
+    kelvin = column(tmp_path, "temperature_k")
+    assert kelvin[0] == 0
+    assert 255 < kelvin[50:].mean() < 345  # 96 degrees of freedom, 20 relaxation times
+    assert summary.drift_mev_per_atom_per_ps is None
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "langevin"])
+@pytest.mark.parametrize("call", [2, 6, 11])
+def test_a_killed_run_continues_bit_for_bit(tmp_path, ensemble, call):
+    simulate(tmp_path / "whole", ensemble=ensemble, cold_sample=3, checkpoint_every=4)
+    options = {"ensemble": ensemble, "cold_sample": 3, "checkpoint_every": 4}
+    with pytest.raises(Killed):
+        simulate(tmp_path / "cut", potential=scripted(**{f"call{call}": Killed()}), **options)
+    potential = FakePotential()
+    result = simulate(tmp_path / "cut", potential=potential, **options)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert result.summary.restarts == 1
+    assert potential.starts[0] is not None  # the memory came back too
+
+
+KILLED = """
+import sys
+from tests.engines.test_md import scripted, simulate
+simulate(sys.argv[1], potential=scripted(call12="sigkill"))
+"""
+
+
+def test_kill_9_loses_at_most_one_checkpoint_interval(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "cut")]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    potential = FakePotential()
+    simulate(tmp_path / "cut", potential=potential)
+    assert potential.calls == 20 - 6  # killed in step 11, saved at step 6
+    simulate(tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_can_be_prolonged(tmp_path):
+    simulate(tmp_path / "whole")
+    simulate(tmp_path / "cut", steps=7)
+    simulate(tmp_path / "cut", checkpoint_every=50)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_is_not_repeated(tmp_path):
+    first = simulate(tmp_path)
+    potential = FakePotential()
+    again = simulate(tmp_path, potential=potential)
+    assert potential.calls == 0
+    assert again.summary == first.summary
+    assert again.atoms.get_potential_energy() == first.atoms.get_potential_energy()
+
+
+def test_the_real_potential_continues_bit_for_bit(tmp_path):
+    potential = tiny_potential(tolerance=1e-4).float()
+    options = {"potential": potential, "checkpoint_every": 3}
+    simulate(tmp_path / "whole", steps=6, **options)
+    simulate(tmp_path / "cut", steps=3, **options)
+    simulate(tmp_path / "cut", steps=6, **options)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_cold_samples_disturb_nothing(tmp_path):
+    simulate(tmp_path / "with", cold_sample=7)
+    simulate(tmp_path / "without")
+    frames = [tmp_path / name / "trajectory.extxyz" for name in ("with", "without")]
+    assert frames[0].read_bytes() == frames[1].read_bytes()
+
+
+def test_warm_and_cold_trajectories_agree_within_the_tolerance(tmp_path):
+    warm = simulate(tmp_path / "warm")
+    cold = simulate(tmp_path / "cold", warm_start=False)
+    np.testing.assert_allclose(warm.atoms.positions, cold.atoms.positions, atol=1e-7)
+    assert warm.summary.mean_passes < 0.8 * cold.summary.mean_passes
+    assert cold.summary.warm_start == "none"
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SimulationInterrupted, match="SIGINT after step 8 of 20.*run the same"):
+        simulate(tmp_path / "cut", potential=scripted(call9="sigint"))
+    assert signal.getsignal(signal.SIGINT) is handler
+    with np.load(tmp_path / "cut" / "checkpoint.npz") as arrays:
+        assert int(arrays["step"]) == 8
+    simulate(tmp_path / "cut")
+    simulate(tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        # The failing warm solve is tried again from nothing, so two calls fail.
+        ({"call9": "unconverged", "call10": "unconverged"}, "not converged"),
+        ({"call9": "nan"}, "must be finite"),
+    ],
+)
+def test_a_failed_solve_stops_with_the_last_good_state(tmp_path, script, reason):
+    with pytest.raises(SimulationStopped, match="after step 7: .*timestep too long") as caught:
+        simulate(tmp_path, potential=scripted(**script))
+    assert caught.value.step == 7
+    assert reason in caught.value.reason
+    good = ase.io.read(tmp_path / "last_good.extxyz")
+    simulate(tmp_path / "other", steps=7, trajectory_every=7)
+    expected = ase.io.read(tmp_path / "other" / "trajectory.extxyz", "-1")
+    np.testing.assert_allclose(good.positions, expected.positions, atol=1e-7)
+    np.testing.assert_allclose(good.get_momenta(), expected.get_momenta(), atol=1e-7)
+    simulate(tmp_path)  # goes on from there
+    assert [int(row["step"]) for row in log(tmp_path)] == list(range(21))
+
+
+def test_other_errors_pass_through_after_saving(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        simulate(tmp_path, potential=scripted(call9=ZeroDivisionError("oops")))
+    with np.load(tmp_path / "checkpoint.npz") as arrays:
+        assert int(arrays["step"]) == 7
+
+
+def test_a_run_that_explodes_is_stopped(tmp_path):
+    with pytest.raises(SimulationStopped, match="temperature of .* above the bound of 3000 K"):
+        simulate(tmp_path, atoms=ase.build.molecule("C6H6"), timestep_fs=5.0, steps=200)
+    assert column(tmp_path, "temperature_k").max() <= 3000
+    assert np.isfinite(ase.io.read(tmp_path / "last_good.extxyz").positions).all()
+
+
+def test_a_lost_atom_is_noticed(tmp_path):
+    atoms = RELAXED.copy()
+    momenta = np.zeros((9, 3))
+    momenta[3] = 3 * (atoms.positions[3] - atoms.positions[0])
+    atoms.set_momenta(momenta)
+    watchdog = Watchdog(max_temperature_k=1e9, max_gap=2.0)
+    with pytest.raises(SimulationStopped, match=r"atom 3 \(H\) is 2\.\d+ Angstrom from its"):
+        simulate(tmp_path, atoms=atoms, velocities="keep", steps=100, watchdog=watchdog)
+    free = Watchdog(max_temperature_k=1e9, max_gap=float("inf"))
+    simulate(tmp_path / "free", atoms=atoms, velocities="keep", steps=30, watchdog=free)
+
+
+def test_a_start_outside_the_bounds_is_refused(tmp_path):
+    far = ase.build.molecule("H2")
+    far.positions[0, 2] += 9
+    with pytest.raises(ValueError, match="over 4 Angstrom from its nearest"):
+        simulate(tmp_path, atoms=far)
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_a_full_disk_leaves_the_checkpoint_and_the_run_goes_on_later(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30000, before[1]))
+    try:
+        with pytest.raises(DiskFullError, match="no space left to write trajectory.*intact"):
+            simulate(tmp_path / "cut", steps=40, trajectory_every=1, checkpoint_every=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for folder in ("cut", "whole"):
+        simulate(tmp_path / folder, steps=40, trajectory_every=1, checkpoint_every=2)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"timestep_fs": 0.25}, "timestep_fs was 0.5 and is now 0.25"),
+        ({"ensemble": "langevin"}, "ensemble was 'nve'"),
+        ({"potential": FakePotential(depth=0.6)}, "model was"),
+        ({"atoms": ase.build.molecule("CH3OH")}, "structure was"),
+        ({"warm_start": WarmStart(Linear())}, r"warm_start was 'Quadratic\(\)'"),
+    ],
+)
+def test_a_folder_with_another_run_is_refused(tmp_path, change, message):
+    simulate(tmp_path, steps=3)
+    kept = (tmp_path / "log.csv").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        simulate(tmp_path, **change)
+    assert (tmp_path / "log.csv").read_bytes() == kept
+
+
+def test_start_again_overwrites(tmp_path):
+    simulate(tmp_path / "one", steps=3, cold_sample=2)
+    simulate(tmp_path / "one", steps=5, timestep_fs=0.25, resume=False)
+    simulate(tmp_path / "two", steps=5, timestep_fs=0.25)
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_start_again_that_fails_overwrites_nothing(tmp_path):
+    simulate(tmp_path, steps=3)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ZeroDivisionError):
+        simulate(tmp_path, potential=scripted(call1=ZeroDivisionError("x")), resume=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
+def damage_checkpoint(folder):
+    path = folder / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def foreign_checkpoint(folder):
+    np.savez(folder / "checkpoint.npz", weights=np.zeros(3))
+
+
+def pickled_checkpoint(folder):
+    np.savez(folder / "checkpoint.npz", settings=np.array([{}], dtype=object))
+
+
+def shorten_log(folder):
+    (folder / "log.csv").write_text("step\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_checkpoint, "complete npz checkpoint"),
+        (foreign_checkpoint, "must be the checkpoint of a simulation"),
+        (pickled_checkpoint, "complete npz checkpoint"),
+        (shorten_log, "bytes that the checkpoint counts on, received 5"),
+    ],
+)
+def test_damaged_folders_are_refused(tmp_path, damage, message):
+    simulate(tmp_path, steps=3)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        simulate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps must be at least 0, received -1"),
+        ({"timestep_fs": 0.0}, "timestep_fs must be larger than 0"),
+        ({"temperature_k": -3.0}, "temperature_k must be at least 0"),
+        ({"log_every": 0}, "log_every must be at least 1"),
+        ({"ensemble": "NPT"}, "ensemble must be .* received 'NPT'"),
+        ({"velocities": "hot"}, "velocities must be"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_live_line(tmp_path):
+    text = io.StringIO()
+    console = Console(file=text, width=140, force_terminal=True)
+    simulate(tmp_path, progress=True, console=console)
+    for word in ("20/20", "ns/day", "passes/step", " K", "drift", "meV/atom/ps"):
+        assert word in text.getvalue()

@@ -1,0 +1,318 @@
+"""The loop with a potential that takes no time; `test_real_potential.py` has the real one."""
+
+import csv
+import errno
+import io
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from equipoise.train import Recipe, SavingError, TrainingError, fit, loop, state
+from equipoise.train.log import COLUMNS
+from tests.train.conftest import Fakes
+
+
+def changed(recipe: Recipe, **settings: object) -> Recipe:
+    training = recipe.training.model_copy(update=settings)
+    return recipe.model_copy(update={"training": training})
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bit for bit: weights, averages, moments, counters, exported model, log."""
+    for name in ("state.safetensors", "model.safetensors"):
+        ours, theirs = load_file(one / name), load_file(other / name)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert torch.equal(value, theirs[key]), (name, key)
+    counters = []
+    for folder in (one, other):
+        plain = json.loads((folder / "state.json").read_text())
+        counters.append({k: v for k, v in plain.items() if k != "seconds"})
+    assert counters[0] == counters[1]
+    logs = [[{k: v for k, v in r.items() if k != "seconds"} for r in rows(f)] for f in (one, other)]
+    assert logs[0] == logs[1]
+
+
+def test_a_run_learns_and_leaves_its_files(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    before = torch.random.get_rng_state()
+    result = fit(changed(recipe, epochs=8, learning_rate=0.05), tmp_path / "run", console=console)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert result.finished and result.steps == 40 and result.bad_steps == result.unconverged == 0
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "log.csv",
+        "model.safetensors",
+        "recipe.yaml",
+        "state.json",
+        "state.safetensors",
+    ]
+    log = rows(tmp_path / "run")
+    assert tuple(log[0]) == COLUMNS
+    assert [int(row["step"]) for row in log] == list(range(5, 41, 5))
+    assert float(log[-1]["epoch"]) == 8 and float(log[-1]["passes"]) == 3
+    assert float(log[-1]["adjoint_passes"]) == 2 and float(log[-1]["lr"]) < 1e-12
+    valid = [float(row["valid_force_mae_mev"]) for row in log]
+    assert valid[-1] < 0.7 * valid[0]
+    assert result.best_force_mae_mev == pytest.approx(min(valid))
+    printed = console.file.getvalue()
+    assert "20 train (20 with energy" in printed
+    assert len(printed.splitlines()) == 9 and "━" not in printed
+
+
+def test_exported_weights_are_the_best_average(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    seen = []
+
+    def save(potential: torch.nn.Module, path: Path, *, extra: dict) -> None:
+        seen.append(({k: v.clone() for k, v in potential.state_dict().items()}, extra))
+        path.write_bytes(b"")
+
+    loop.save = save  # undone with the fixture's own patch
+    result = fit(recipe, tmp_path / "run", console=console)
+    weights, extra = seen[-1]
+    assert extra["epoch"] == result.best_epoch
+    assert extra["validation"]["force_mae_mev"] == result.best_force_mae_mev
+    assert extra["recipe"]["training"]["epochs"] == 4
+    json.dumps(extra)
+    if result.best_epoch == 4:
+        final = load_file(tmp_path / "run" / "state.safetensors")
+        for name, value in weights.items():
+            assert torch.equal(value, final[f"average.module.{name}"])
+
+
+@pytest.mark.parametrize("stop", [3, 5, 19])
+def test_interrupted_and_resumed_is_uninterrupted(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, stop: int
+) -> None:
+    """Ctrl-C in a step of the middle, the end and the beginning of an epoch."""
+    fit(recipe, tmp_path / "whole", console=console)
+
+    def press(call: int) -> None:
+        if call == stop - 1:
+            signal.raise_signal(signal.SIGINT)
+
+    fakes.settings["before_call"] = press
+    first = fit(recipe, tmp_path / "parts", console=console)
+    assert not first.finished and first.steps == stop
+    assert f"equipoise train {tmp_path / 'parts' / 'recipe.yaml'}" in console.file.getvalue()
+    fakes.settings.clear()
+    torch.rand(3)  # the caller's random numbers must not matter
+    second = fit(recipe, tmp_path / "parts", console=console)
+    assert second.finished and second.steps == 20
+    assert "going on from epoch" in console.file.getvalue()
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0.4, range(2, 21, 2)), (2.0, [10, 20])])
+def test_validations_may_come_more_or_less_often_than_epochs(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, every: float, expected: list
+) -> None:
+    fit(changed(recipe, validate_every=every), tmp_path, console=console)
+    assert [int(row["step"]) for row in rows(tmp_path)] == list(expected)
+
+
+@pytest.mark.parametrize("every", [0.0, 1e9])
+def test_killed_and_resumed_is_uninterrupted(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, every: float
+) -> None:
+    """Dead in the middle of a step: goes on from the last checkpoint, whichever that was."""
+    recipe = changed(recipe, checkpoint_seconds=every)
+    fit(recipe, tmp_path / "whole", console=console)
+
+    class Killed(BaseException):
+        pass
+
+    def die(call: int) -> None:
+        if call == 12:
+            raise Killed
+
+    fakes.settings["before_call"] = die
+    with pytest.raises(Killed):
+        fit(recipe, tmp_path / "parts", console=console)
+    assert json.loads((tmp_path / "parts/state.json").read_text())["step"] == (10 if every else 12)
+    fakes.settings.clear()
+    # What a kill between a log line and its checkpoint leaves behind.
+    with open(tmp_path / "parts" / "log.csv", "a") as file:
+        file.write("3,15,1,1,1,1,1,1,1,1,1,0\r\n4,20,1")
+    assert fit(recipe, tmp_path / "parts", console=console).finished
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_sigterm_stops_as_ctrl_c_does_and_handlers_are_put_back(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    fakes.settings["before_call"] = lambda call: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):  # the second press means at once
+        fakes.settings["before_call"] = lambda call: [
+            signal.raise_signal(s) for s in (signal.SIGTERM, signal.SIGINT)
+        ]
+        fit(recipe, tmp_path / "twice", console=console)
+    fakes.settings["before_call"] = lambda call: signal.raise_signal(signal.SIGTERM)
+    assert not fit(recipe, tmp_path / "once", console=console).finished
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_finished_run_is_left_alone(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    first = fit(recipe, tmp_path, console=console)
+    data = (tmp_path / "model.safetensors").read_bytes()
+    again = fit(recipe, tmp_path, console=console)
+    assert again.finished and again.steps == first.steps
+    assert again.best_force_mae_mev == first.best_force_mae_mev
+    assert (tmp_path / "model.safetensors").read_bytes() == data
+    assert fakes.potentials[1].calls == 0
+
+
+def test_another_recipe_is_refused_unless_told(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    fit(recipe, tmp_path, console=console)
+    other = changed(recipe, batch_size=5, threads=2)
+    with pytest.raises(ValueError, match=r"different recipe \(training.batch_size: 4 there, 5"):
+        fit(other, tmp_path, console=console)
+    assert len(rows(tmp_path)) == 4
+    result = fit(other, tmp_path, resume=False, console=console)
+    assert result.finished and result.steps == 16
+    assert [int(row["step"]) for row in rows(tmp_path)] == [4, 8, 12, 16]
+
+
+def test_threads_and_checkpoints_may_change(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    fit(recipe, tmp_path, console=console)
+    threads = torch.get_num_threads()
+    assert fit(changed(recipe, checkpoint_seconds=1.0), tmp_path, console=console).finished
+    assert torch.get_num_threads() == threads
+
+
+def test_a_run_folder_that_is_a_file_or_has_lost_its_recipe(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="must be a folder, received the file"):
+        fit(recipe, tmp_path / "file", console=console)
+    fit(recipe, tmp_path / "run", console=console)
+    (tmp_path / "run" / "recipe.yaml").unlink()
+    with pytest.raises(ValueError, match="no recipe.yaml to check it against"):
+        fit(recipe, tmp_path / "run", console=console)
+    with pytest.raises(ValueError, match="a run needs a folder"):
+        fit(recipe, console=console)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    fakes.settings["poison"] = lambda call: call in (2, 3, 7)
+    result = fit(changed(recipe, max_bad_steps=3), tmp_path, console=console)
+    assert result.finished and result.bad_steps == 3 and result.steps == 20
+    assert "3 steps skipped (not finite)" in console.file.getvalue()
+    for value in load_file(tmp_path / "state.safetensors").values():
+        assert value.isfinite().all()
+
+
+def test_nothing_but_nan_stops_with_the_state_saved(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    fakes.settings["poison"] = lambda call: call >= 7
+    with pytest.raises(TrainingError, match="not finite 3 times in a row, last at step 10"):
+        fit(changed(recipe, max_bad_steps=3), tmp_path, console=console)
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 10
+    for value in load_file(tmp_path / "state.safetensors").values():
+        assert value.isfinite().all()
+
+
+def test_unconverged_solves_are_counted_and_shown(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    fakes.settings["unconverged"] = lambda call: call % 2 == 0
+    result = fit(recipe, tmp_path, console=console)
+    assert result.unconverged == 10
+    assert sum(int(row["unconverged"]) for row in rows(tmp_path)) == 10
+    assert "solves did not converge" in console.file.getvalue()
+
+
+def test_the_clock_ends_a_run_with_a_small_learning_rate(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    recipe = changed(recipe, epochs=100000, max_seconds=0.7, validate_every=1e5)
+    result = fit(recipe, tmp_path, console=console)
+    assert result.finished and 0.7 <= result.seconds < 5
+    (row,) = rows(tmp_path)  # the final validation, in the middle of an epoch or not
+    assert float(row["lr"]) < 1e-12
+    assert fit(recipe, tmp_path, console=console).finished
+
+
+def test_a_full_disk_stops_clearly_and_the_run_goes_on_later(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(recipe, tmp_path / "whole", console=console)
+    writes = []
+
+    def sometimes_full(source: Path, target: Path) -> None:
+        writes.append(target)
+        if Path(target).name == "state.safetensors" and len(writes) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state.os, "replace", sometimes_full)
+        with pytest.raises(SavingError, match="state.safetensors could not be written: No space"):
+            fit(recipe, tmp_path / "parts", console=console)
+    assert fit(recipe, tmp_path / "parts", console=console).finished
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_other_data_under_a_run_is_noticed(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    copy = tmp_path / "data.extxyz"
+    text = Path(recipe.data.train).read_text()
+    copy.write_text(text)
+    data = recipe.data.model_copy(update={"train": str(copy)})
+    recipe = recipe.model_copy(update={"data": data})
+    fit(recipe, tmp_path / "run", console=console)
+    copy.write_text("\n".join(text.splitlines()[:-6]) + "\n")
+    with pytest.raises(ValueError, match="started with 20 training structures, received 19"):
+        fit(recipe, tmp_path / "run", console=console)
+
+
+def test_a_bar_on_a_terminal(recipe: Recipe, fakes: Fakes, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    fit(recipe, tmp_path / "[bold]", console=console)
+    printed = console.file.getvalue()
+    assert "epoch" in printed and "best valid" in printed and "passes 3" in printed
+
+
+def test_the_jacobian_penalty_is_asked_for_as_often_as_told(recipe: Recipe) -> None:
+    def draw(**settings: object) -> list[bool]:
+        training = recipe.training.model_copy(update=settings)
+        with torch.random.fork_rng(devices=[]):
+            return [loop._draw(training, step, torch.device("cpu")) for step in range(400)]
+
+    assert 150 < sum(draw()) < 250
+    assert draw() == draw() != draw(seed=1)
+    assert not any(draw(jacobian_weight=0.0))
+    assert all(draw(jacobian_probability=1.0))
+
+
+def test_cuda_where_there_is_none() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ValueError, match="there is no CUDA device; use auto or cpu"):
+        loop._device("cuda")
+    assert loop._device("auto").type == "cpu"
