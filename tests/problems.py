@@ -21,11 +21,11 @@ class Problem:
 def linear(dtype, *, complex_spectrum: bool) -> Problem:
     """z W + b with spectral radius 0.8."""
     generator = torch.Generator().manual_seed(3)
-    matrix = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    matrix = torch.randn(4, 4, generator=generator, dtype=torch.float64)
     matrix = matrix if complex_spectrum else matrix + matrix.T
     matrix = 0.8 * matrix / torch.linalg.eigvals(matrix).abs().max()
-    bias = torch.randn(5, 6, generator=generator, dtype=torch.float64)
-    answer = bias @ torch.linalg.inv(torch.eye(6, dtype=torch.float64) - matrix)
+    bias = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    answer = bias @ torch.linalg.inv(torch.eye(4, dtype=torch.float64) - matrix)
     name = "linear, complex spectrum" if complex_spectrum else "linear, real spectrum"
     return Problem(name, lambda z, w, b: z @ w + b, (matrix.to(dtype), bias.to(dtype)), answer.to(dtype))
 
@@ -33,14 +33,14 @@ def linear(dtype, *, complex_spectrum: bool) -> Problem:
 def network(dtype) -> Problem:
     """tanh(z W + x U), solved by 2000 plain iterations."""
     generator = torch.Generator().manual_seed(1)
-    w = 0.3 * torch.randn(6, 6, generator=generator, dtype=torch.float64)
-    u = torch.randn(6, 6, generator=generator, dtype=torch.float64)
-    x = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    w = 0.3 * torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    u = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    x = torch.randn(5, 4, generator=generator, dtype=torch.float64)
 
     def f(z, w, u, x):
         return torch.tanh(z @ w + x @ u)
 
-    answer = torch.zeros(5, 6, dtype=torch.float64)
+    answer = torch.zeros(5, 4, dtype=torch.float64)
     for _ in range(2000):
         answer = f(answer, w, u, x)
     return Problem("tanh network", f, (w.to(dtype), u.to(dtype), x.to(dtype)), answer.to(dtype))

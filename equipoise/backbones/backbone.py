@@ -1,7 +1,6 @@
 """What a backbone is: one equivariant map z → z, and how to enter and leave it."""
 
 import abc
-from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,20 +21,20 @@ class Backbone(nn.Module, abc.ABC):
     site: str
 
     @abc.abstractmethod
-    def encode(self, graph: Graph, vectors: Float[Tensor, "edges 3"]) -> NamedTuple:
-        """Everything that does not depend on z, as a flat record of tensors; computed once per structure.
+    def encode(self, graph: Graph, vectors: Float[Tensor, "edges 3"]) -> tuple[Tensor, ...]:
+        """Everything that does not depend on z, as a flat (named) tuple of tensors; computed once per structure.
 
         ``vectors`` are the edge vectors in Å; derivatives with respect to geometry flow through them and nothing else.
         """
 
     @abc.abstractmethod
-    def start(self, context: NamedTuple) -> Float[Tensor, "rows *shape"]:
+    def start(self, context: tuple[Tensor, ...]) -> Float[Tensor, "rows *shape"]:
         """The embedding of the structure in the state space."""
 
     @abc.abstractmethod
-    def update(self, z: Float[Tensor, "rows *shape"], context: NamedTuple) -> Float[Tensor, "rows *shape"]:
+    def update(self, z: Float[Tensor, "rows *shape"], context: tuple[Tensor, ...]) -> Float[Tensor, "rows *shape"]:
         """All layers, once."""
 
     @abc.abstractmethod
-    def readout(self, z: Float[Tensor, "rows *shape"], context: NamedTuple) -> Float[Tensor, "atoms features"]:
+    def readout(self, z: Float[Tensor, "rows *shape"], context: tuple[Tensor, ...]) -> Float[Tensor, "atoms features"]:
         """Invariant features of each atom."""

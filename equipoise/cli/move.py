@@ -1,5 +1,6 @@
 """Commands that move atoms: md, relax."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -100,7 +101,7 @@ def md(
             f"give --steps or --picoseconds, not both; received {steps} and {picoseconds}"
         )
     if steps is None:
-        steps = round((1.0 if picoseconds is None else picoseconds) * 1000 / timestep)
+        steps = _steps(1.0 if picoseconds is None else picoseconds, timestep)
     potential = load(model_file(model), dtype=dtype_of(precision))
     result = run_md(
         read_structure(structure, potential.cutoff),
@@ -166,3 +167,12 @@ def relax(
 
 def _passes_per_call(statistics: CalculatorStatistics) -> float:
     return (statistics.passes + statistics.adjoint_passes) / max(statistics.calls, 1)
+
+
+def _steps(picoseconds: float, timestep: float) -> int:
+    if not timestep > 0:
+        raise ValueError(f"the timestep must be larger than 0 fs, received {timestep:g}")
+    steps = picoseconds * 1000 / timestep
+    if not (steps >= 0 and math.isfinite(steps)):
+        raise ValueError(f"--picoseconds must be finite and at least 0, received {picoseconds:g}")
+    return round(steps)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from equipoise.deq.gradients import Gradient, Implicit
@@ -15,7 +15,7 @@ from equipoise.deq.solvers import Anderson, Solver
 
 def fixed_point(
     f: Callable[..., Tensor],
-    start: Float[Tensor, "rows ..."],
+    start: Shaped[Tensor, "rows ..."],
     *args: Tensor,
     solver: Solver | None = None,
     gradient: Gradient | None = None,

@@ -7,7 +7,7 @@ end; an answer that depended on the batch it was computed in would not be a prop
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
@@ -47,7 +47,6 @@ class Inner:
             return torch.linalg.vector_norm(a).double()[None]
         return self.sum(torch.linalg.vector_norm(a.flatten(1), dim=1).double().square()).sqrt()
 
-    def spread(self, values: Float[Tensor, "structures ..."], like: Tensor) -> Tensor:
-        """One value per structure → one per row (or one that broadcasts), in the dtype of ``like``."""
-        values = values.to(like.dtype)
+    def spread(self, values: Shaped[Tensor, "structures ..."]) -> Shaped[Tensor, "_ ..."]:
+        """One value per structure → one per row, or a single one that broadcasts."""
         return values if self.segments is None else values[self.segments]

@@ -46,7 +46,7 @@ def spectral_radius(
     growth = []
     for _ in range(steps):
         size = inner.norm(vector).clamp_min(torch.finfo(z.dtype).tiny)
-        vector = vector / inner.spread(size, z).view(-1, *[1] * (z.dim() - 1))
+        vector = vector / inner.spread(size).to(z.dtype).view(-1, *[1] * (z.dim() - 1))
         (vector,) = torch.autograd.grad(mapped, z, vector, retain_graph=True)
         growth.append(inner.norm(vector))
     tail = torch.stack(growth[steps // 2 :]).clamp_min(torch.finfo(z.dtype).tiny)

@@ -127,7 +127,7 @@ def _add_complex_entry(polynomial: np.ndarray, degree: int, row: int, column: in
             polynomial[p + q - power_z, power_y, power_z] += weight * a * b
 
 
-def _power(constant: complex, linear: complex, exponent: int) -> np.ndarray:
+def _power(constant: int, linear: complex, exponent: int) -> np.ndarray:
     """Coefficients of (constant + linear t)^exponent."""
     return np.array(
         [math.comb(exponent, j) * constant ** (exponent - j) * linear**j for j in range(exponent + 1)]

@@ -1,9 +1,10 @@
 """Two potentials for testing engines: a fake, and the real one at its smallest.
 
-The fake costs nothing, is smooth and conservative, and has an equilibrium: Morse bonds between all atoms within the cutoff, plus a small term read out of the fixed
-point of z = tanh(z) / 2 + u(x), solved by plain iteration from the start that is given.
-So the number of passes depends on the start, energy and forces depend on z to the last
-bit, and the forces need the adjoint: everything that an engine has to get right.
+The fake costs nothing, is smooth and conservative, and has an equilibrium: Morse bonds
+between all atoms within the cutoff, plus a small term read out of the fixed point of
+z = tanh(z) / 2 + u(x), solved by plain iteration from the start that is given. So the
+number of passes depends on the start, energy and forces depend on z to the last bit, and
+the forces need the adjoint: everything that an engine has to get right.
 """
 
 import os

@@ -13,7 +13,7 @@ from ase.build import bulk, molecule
 from ase.io import write
 
 from equipoise.report import molecule as film
-from equipoise.report import read_run, write_report
+from equipoise.report import read_run, style, write_report
 from equipoise.report.plots import drift, learning_curve
 from equipoise.report.published import published_for
 from equipoise.report.run_folder import read_table
@@ -166,7 +166,8 @@ def test_first_epoch_is_visible() -> None:
         "valid_force_mae_mev": np.array([300.0]),
         "valid_energy_mae_mev": np.array([np.nan]),
     }
-    force, energy = learning_curve(log).axes
+    with mpl.rc_context(style.RC):
+        force, energy = learning_curve(log).axes
     assert force.get_lines()[0].get_marker() == "o"
     assert energy.get_title(loc="left") == "no validation yet"
     with pytest.raises(ValueError, match="holds no finished epoch"):

@@ -65,7 +65,7 @@ class Anderson(Solver):
             gram[:, slot, :filled] = overlap
             gram[:, :filled, slot] = overlap
             alpha = self._coefficients(gram[:, :filled, :filled])
-            alpha = inner.spread(alpha, start).unsqueeze(1)
+            alpha = inner.spread(alpha).to(start.dtype).unsqueeze(1)
             z = (alpha @ steps[:, :filled]).view_as(start)
         return progress.solution()
 

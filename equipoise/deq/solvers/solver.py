@@ -41,7 +41,7 @@ class Progress:
         better = self.running & (residual < self.residual)
         self.passes = self.passes + self.running
         self.residual = torch.where(better, residual, self.residual)
-        keep = self.inner.spread(better, self.value).bool()
+        keep = self.inner.spread(better)
         self.value = torch.where(keep.view(-1, *[1] * (mapped.dim() - 1)), mapped, self.value)
         done = self.running & (residual <= self.tolerance)
         self.result = torch.where(done, int(Result.CONVERGED), self.result)

@@ -1,0 +1,47 @@
+"""What leaves the house: one version everywhere, and everything the package needs in it."""
+
+import re
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+import equipoise
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_one_version() -> None:
+    assert equipoise.__version__ == PROJECT["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
+    assert (
+        re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+        == (PROJECT["version"])
+    )
+
+
+def test_constraints_fit_the_bounds() -> None:
+    """Every dependency has a tested version, not older than what the package asks for."""
+    pinned = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    pinned = {name.lower(): version for name, version in pinned.items()}
+    for dependency in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]:
+        name, least = re.fullmatch(r"([\w-]+)>=([\d.]+)", dependency).groups()
+        assert _parts(pinned[name]) >= _parts(least), dependency
+
+
+def test_files_of_the_package_are_there() -> None:
+    package = files("equipoise")
+    for name in ("recipes/quickstart.yaml", "report/page.css", "report/viewer.js"):
+        assert package.joinpath(name).is_file()
+    shipped = package.joinpath("data/sources/rmd17_ethanol")
+    assert {"train_01.npz", "test_01.npz", "README.md"} <= {each.name for each in shipped.iterdir()}
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
