@@ -19,10 +19,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_AR
 # them make small tensor operations several times slower.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+# PASSIVE: threads that wait for one another sleep instead of spinning. With a browser open beside it,
+# two spinning threads on two cores were measured to be ten times slower than one.
+
 .PHONY: quickstart install test test-slow docs lint clean
 
 quickstart: install
-	$(BIN)/equipoise quickstart $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/equipoise quickstart $(ARGS)
 
 install: $(VENV)/.installed
 

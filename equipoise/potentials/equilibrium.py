@@ -148,7 +148,9 @@ class Equilibrium(Potential):
             )
         elif gradient:
             slope = torch.zeros_like(vectors)
-        value = jacobian_penalty(f, solution.value, *f.args) if penalty else None
+        value = None
+        if penalty:
+            value = jacobian_penalty(f, solution.value, *f.args, inner=inner, power_steps=4)
         return Evaluation(atomic, slope, None, replace(solution, value=solution.value.detach()), value)
 
 
