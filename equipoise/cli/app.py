@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from typer.core import TyperGroup
 
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
@@ -29,14 +28,14 @@ class _Commands(TyperGroup):
         except (typer.Exit, typer.Abort):  # RuntimeErrors by descent, but no errors
             raise
         except KeyboardInterrupt as interrupt:
-            say(f"[yellow]{escape(str(interrupt) or 'interrupted')}[/]")
+            say(str(interrupt) or "interrupted", style="yellow")
             raise typer.Exit(INTERRUPTED) from interrupt
         except (ValueError, OSError, RuntimeError) as error:
             if ctx.params.get("debug"):
                 raise
             # The library speaks to programmers; here the same thing is an option.
             message = str(error).replace("resume=False", "--fresh")
-            say(f"[bold red]error:[/] {escape(message)}")
+            say(f"error: {message}", style="red")
             raise typer.Exit(1) from error
 
 
@@ -79,7 +78,7 @@ def _options(
     pass
 
 
-def say(text: str) -> None:
-    """Prints to stderr, with rich's markup."""
-    # Paths and commands must stay whole, to be copied: no wrapping.
-    messages.print(text, highlight=False, soft_wrap=True)
+def say(text: str, *, style: str | None = None) -> None:
+    """Prints to stderr."""
+    # Paths and commands are there to be copied: no line breaks, and "[x]" in a name is no markup.
+    messages.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

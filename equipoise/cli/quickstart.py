@@ -39,14 +39,14 @@ def quickstart(
     Ctrl-C at any time; the same command goes on where it stopped.
     """
     began = time.monotonic()
-    say("[bold]1/4  Training[/] on 950 DFT structures of ethanol (rMD17)")
+    say("1/4  Training on 950 DFT structures of ethanol (rMD17)", style="bold")
     recipe = load_recipe("quickstart", [f"training.max_seconds={TRAINING_SHARE * minutes * 60:g}"])
     fitted = fit(recipe, folder, resume=not fresh, console=messages)
     again = f"equipoise quickstart --folder {folder} --minutes {minutes:g}"
     stop_if_interrupted(fitted, f"or, for the whole quickstart:\n{again}")
     say(outcome(fitted))
 
-    say("\n[bold]2/4  Evaluating[/] on the 1000 official test structures")
+    say("\n2/4  Evaluating on the 1000 official test structures", style="bold")
     # One thread from here on: for nine atoms more threads wait for one another more than they work.
     torch.set_num_threads(1)
     potential = load(fitted.model)
@@ -56,12 +56,12 @@ def quickstart(
     evaluation.save(folder, model=str(fitted.model), data="rmd17:ethanol")
     results.print(evaluation_table(evaluation, model="this run", data="rmd17:ethanol"))
 
-    say("\n[bold]3/4  Simulating[/] ethanol (NVE), fixed points reused from step to step")
+    say("\n3/4  Simulating ethanol (NVE), fixed points reused from step to step", style="bold")
     until = began + minutes * 60 - REPORT_SECONDS
     simulation = _simulate(test[0].to_ase()[0], potential, folder / "md", until, fresh=fresh)
     results.print(md_table(simulation.summary))
 
-    say("\n[bold]4/4  Report[/]")
+    say("\n4/4  Report", style="bold")
     page = write_report(folder).resolve()
     say(f"Open   file://{page}\nNext   equipoise md {folder} --temperature 500 --folder runs/hot")
 
