@@ -60,6 +60,7 @@ docs: $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 # Leaves runs/ alone: a run folder is somebody's work.
 clean:

@@ -31,11 +31,19 @@ STARTS = {
     "linear": lambda: WarmStart(Linear()),
     "quadratic": lambda: WarmStart(Quadratic()),
 }
-KEYS = ("mean_passes", "mean_adjoint_passes", "seconds_per_step", "ns_per_day", "drift_mev_per_atom_per_ps")
+KEYS = (
+    "mean_passes",
+    "mean_adjoint_passes",
+    "seconds_per_step",
+    "ns_per_day",
+    "drift_mev_per_atom_per_ps",
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="rmd17-ethanol")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--timestep", type=float, default=0.5, help="fs")
@@ -47,7 +55,9 @@ def main() -> None:
     results: dict[str, dict] = {}
     for tolerance in arguments.tolerances:
         solver = Anderson(tolerance=tolerance, max_passes=80)
-        potential = load(arguments.model, dtype=getattr(torch, arguments.dtype), solver=solver, adjoint=solver)
+        potential = load(
+            arguments.model, dtype=getattr(torch, arguments.dtype), solver=solver, adjoint=solver
+        )
         atoms = rmd17(cutoff=potential.cutoff).test[0].to_ase()[0]
         for name, start in STARTS.items():
             with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +66,10 @@ def main() -> None:
                     temperature_k=300.0, seed=0, warm_start=start(), progress=False,
                 ).summary  # fmt: skip
             line = {key: dataclasses.asdict(summary)[key] for key in KEYS}
-            results[f"{name}, tolerance {tolerance:g}"] = {"start": name, "tolerance": tolerance} | line
+            results[f"{name}, tolerance {tolerance:g}"] = {
+                "start": name,
+                "tolerance": tolerance,
+            } | line
             print(
                 f"{tolerance:8.0e} {name:10s} passes {line['mean_passes']:5.2f} + {line['mean_adjoint_passes']:5.2f}  "
                 f"{1e3 * line['seconds_per_step']:6.1f} ms/step  drift {line['drift_mev_per_atom_per_ps']:+.3f} meV/atom/ps"

@@ -30,11 +30,18 @@ MODELS = {
 }
 
 
-def train_and_test(overrides: list[str], *, seconds: float, seed: int, threads: int, test: int) -> dict[str, float]:
+def train_and_test(
+    overrides: list[str], *, seconds: float, seed: int, threads: int, test: int
+) -> dict[str, float]:
     """One model, one seed."""
     recipe = load_recipe(
         "quickstart",
-        [*overrides, f"training.max_seconds={seconds}", f"training.seed={seed}", f"training.threads={threads}"],
+        [
+            *overrides,
+            f"training.max_seconds={seconds}",
+            f"training.seed={seed}",
+            f"training.threads={threads}",
+        ],
     )
     with tempfile.TemporaryDirectory() as folder:
         result = fit(recipe, Path(folder))
@@ -52,7 +59,9 @@ def train_and_test(overrides: list[str], *, seconds: float, seed: int, threads: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=240, help="training time of each model")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -63,16 +72,27 @@ def main() -> None:
     for name, overrides in MODELS.items():
         runs = [
             train_and_test(
-                overrides, seconds=arguments.seconds, seed=seed, threads=arguments.threads, test=arguments.test
+                overrides,
+                seconds=arguments.seconds,
+                seed=seed,
+                threads=arguments.threads,
+                test=arguments.test,
             )
             for seed in arguments.seeds
         ]
-        results[name] = {key: statistics.median(run[key] for run in runs) for key in runs[0]} | {"runs": runs}
-        print(f"{name:22s} F {results[name]['force_mae_mev']:.1f} meV/Å  E {results[name]['energy_mae_mev']:.1f} meV")
+        results[name] = {key: statistics.median(run[key] for run in runs) for key in runs[0]} | {
+            "runs": runs
+        }
+        print(
+            f"{name:22s} F {results[name]['force_mae_mev']:.1f} meV/Å  E {results[name]['energy_mae_mev']:.1f} meV"
+        )
     results["force_mae_ratio_stacked_4_to_equilibrium"] = (
-        results["stacked, 4 layers"]["force_mae_mev"] / results["equilibrium, 1 block"]["force_mae_mev"]
+        results["stacked, 4 layers"]["force_mae_mev"]
+        / results["equilibrium, 1 block"]["force_mae_mev"]
     )
-    path = write("quickstart_accuracy", " ".join(["python", *sys.argv]), results, seeds=arguments.seeds)
+    path = write(
+        "quickstart_accuracy", " ".join(["python", *sys.argv]), results, seeds=arguments.seeds
+    )
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.barh(list(MODELS), [results[name]["force_mae_mev"] for name in MODELS], color="#3b6ea8")
     axes.set_xlabel(f"force MAE on the test set after {arguments.seconds:.0f} s of training, meV/Å")

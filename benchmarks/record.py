@@ -32,7 +32,8 @@ def write(name: str, command: str, results: dict[str, Any], *, seeds: list[int])
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "versions": {package: version(package) for package in PACKAGES}
+        | {"python": platform.python_version()},
         "seeds": seeds,
         "results": results,
     }

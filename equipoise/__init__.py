@@ -1,9 +1,9 @@
 """Equivariant force fields as deep equilibrium models.
 
-    potential = equipoise.load("rmd17-ethanol")
-    graph = equipoise.Graph.from_ase(atoms, cutoff=potential.cutoff)
-    prediction = potential(graph)                                   # .energy eV, .forces eV/Å
-    potential(next_graph, start=prediction.equilibrium)             # a step later: fewer passes
+potential = equipoise.load("rmd17-ethanol")
+graph = equipoise.Graph.from_ase(atoms, cutoff=potential.cutoff)
+prediction = potential(graph)                                   # .energy eV, .forces eV/Å
+potential(next_graph, start=prediction.equilibrium)             # a step later: fewer passes
 """
 
 from equipoise.deq import Anderson as Anderson

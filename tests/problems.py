@@ -27,7 +27,9 @@ def linear(dtype, *, complex_spectrum: bool) -> Problem:
     bias = torch.randn(5, 4, generator=generator, dtype=torch.float64)
     answer = bias @ torch.linalg.inv(torch.eye(4, dtype=torch.float64) - matrix)
     name = "linear, complex spectrum" if complex_spectrum else "linear, real spectrum"
-    return Problem(name, lambda z, w, b: z @ w + b, (matrix.to(dtype), bias.to(dtype)), answer.to(dtype))
+    return Problem(
+        name, lambda z, w, b: z @ w + b, (matrix.to(dtype), bias.to(dtype)), answer.to(dtype)
+    )
 
 
 def network(dtype) -> Problem:
@@ -48,4 +50,8 @@ def network(dtype) -> Problem:
 
 def problems(dtype) -> list[Problem]:
     """All of them."""
-    return [linear(dtype, complex_spectrum=False), linear(dtype, complex_spectrum=True), network(dtype)]
+    return [
+        linear(dtype, complex_spectrum=False),
+        linear(dtype, complex_spectrum=True),
+        network(dtype),
+    ]

@@ -32,9 +32,13 @@ class Backbone(nn.Module, abc.ABC):
         """The embedding of the structure in the state space."""
 
     @abc.abstractmethod
-    def update(self, z: Float[Tensor, "rows *shape"], context: tuple[Tensor, ...]) -> Float[Tensor, "rows *shape"]:
+    def update(
+        self, z: Float[Tensor, "rows *shape"], context: tuple[Tensor, ...]
+    ) -> Float[Tensor, "rows *shape"]:
         """All layers, once."""
 
     @abc.abstractmethod
-    def readout(self, z: Float[Tensor, "rows *shape"], context: tuple[Tensor, ...]) -> Float[Tensor, "atoms features"]:
+    def readout(
+        self, z: Float[Tensor, "rows *shape"], context: tuple[Tensor, ...]
+    ) -> Float[Tensor, "atoms features"]:
         """Invariant features of each atom."""

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def envelope(distance: Float[Tensor, "edges"], cutoff: float, *, order: int = 5) -> Float[Tensor, "edges"]:
+def envelope(
+    distance: Float[Tensor, " edges"], cutoff: float, *, order: int = 5
+) -> Float[Tensor, " edges"]:
     """Polynomial that falls from 1 to 0 at the cutoff with vanishing first and second derivative; 0 beyond.
 
     u(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2), x = d / cutoff.
@@ -35,9 +37,11 @@ class Bessel(nn.Module):
     def __init__(self, count: int, cutoff: float):
         super().__init__()
         self.cutoff = cutoff
-        self.register_buffer("order", torch.arange(1, count + 1, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "order", torch.arange(1, count + 1, dtype=torch.float64), persistent=False
+        )
 
-    def forward(self, distance: Float[Tensor, "edges"]) -> Float[Tensor, "edges count"]:
+    def forward(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, "edges count"]:
         """Values of order one; ``distance`` in Å must be > 0."""
         x = distance.unsqueeze(-1) / self.cutoff
         return math.sqrt(2) * torch.sin(self.order.to(x.dtype) * math.pi * x) / (x * math.pi)

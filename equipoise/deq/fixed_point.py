@@ -45,10 +45,14 @@ def fixed_point(
     if not start.is_floating_point():
         raise ValueError(f"start must be a floating-point tensor, received {start.dtype}")
     if inner.segments is not None and len(inner.segments) != len(start):
-        raise ValueError(f"inner.owner names {len(inner.segments)} rows, but start has {len(start)}")
+        raise ValueError(
+            f"inner.owner names {len(inner.segments)} rows, but start has {len(start)}"
+        )
     start = start.detach()
     if not bool(torch.isfinite(start).all()):
-        raise ValueError("start must be finite, received NaN or infinity; pass a fresh start instead")
+        raise ValueError(
+            "start must be finite, received NaN or infinity; pass a fresh start instead"
+        )
     with torch.no_grad():
         loop = f.bind(*args) if hasattr(f, "bind") else lambda z: f(z, *args)
         solution = solver.solve(loop, start, inner)

@@ -20,14 +20,16 @@ class Inner:
       structures: how many structures there are.
     """
 
-    owner: Int[Tensor, "rows"] | None = None
+    owner: Int[Tensor, " rows"] | None = None
     structures: int = 1
 
     def __post_init__(self):
         if self.structures < 1:
             raise ValueError(f"structures must be >= 1, received {self.structures}")
         if self.owner is None and self.structures != 1:
-            raise ValueError(f"owner is needed to tell {self.structures} structures apart, received None")
+            raise ValueError(
+                f"owner is needed to tell {self.structures} structures apart, received None"
+            )
 
     @property
     def segments(self) -> Tensor | None:
@@ -41,7 +43,7 @@ class Inner:
             return rows.sum(0, keepdim=True)
         return rows.new_zeros(self.structures, *rows.shape[1:]).index_add(0, self.segments, rows)
 
-    def norm(self, a: Float[Tensor, "rows ..."]) -> Float[Tensor, "structures"]:
+    def norm(self, a: Float[Tensor, "rows ..."]) -> Float[Tensor, " structures"]:
         """√<a, a> of each structure."""
         if self.segments is None:
             return torch.linalg.vector_norm(a).double()[None]

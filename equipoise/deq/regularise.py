@@ -36,7 +36,9 @@ def jacobian_penalty(
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         mapped = f(z, *args)
-        vector = torch.randn(mapped.shape, dtype=mapped.dtype, device=mapped.device, generator=generator)
+        vector = torch.randn(
+            mapped.shape, dtype=mapped.dtype, device=mapped.device, generator=generator
+        )
         for _ in range(power_steps):
             (vector,) = torch.autograd.grad(mapped, z, _unit(vector, inner), retain_graph=True)
         (product,) = torch.autograd.grad(mapped, z, _unit(vector, inner), create_graph=True)
@@ -45,7 +47,9 @@ def jacobian_penalty(
 
 def _unit(vector: Tensor, inner: Inner) -> Tensor:
     """``vector`` divided by its norm in each structure."""
-    size = inner.spread(inner.norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)).to(vector.dtype)
+    size = inner.spread(inner.norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)).to(
+        vector.dtype
+    )
     return vector / size.view(-1, *[1] * (vector.dim() - 1))
 
 
@@ -56,7 +60,7 @@ def spectral_radius(
     inner: Inner | None = None,
     steps: int = 30,
     generator: torch.Generator | None = None,
-) -> Float[Tensor, "structures"]:
+) -> Float[Tensor, " structures"]:
     """Contraction per pass ρ at z of each structure: growth of Jᵀ-products over the last half of ``steps`` power iterations.
 
     The geometric mean over several steps, since a complex leading pair makes single ratios oscillate.

@@ -28,13 +28,13 @@ class Solution:
     """
 
     value: Float[Tensor, "rows ..."]
-    passes: Int[Tensor, "structures"]
-    residual: Float[Tensor, "structures"]
-    result: Int[Tensor, "structures"]
+    passes: Int[Tensor, " structures"]
+    residual: Float[Tensor, " structures"]
+    result: Int[Tensor, " structures"]
     adjoint: Float[Tensor, "rows ..."] | None = None
-    adjoint_passes: Int[Tensor, "structures"] | None = None
-    adjoint_residual: Float[Tensor, "structures"] | None = None
-    adjoint_result: Int[Tensor, "structures"] | None = None
+    adjoint_passes: Int[Tensor, " structures"] | None = None
+    adjoint_residual: Float[Tensor, " structures"] | None = None
+    adjoint_result: Int[Tensor, " structures"] | None = None
 
     @property
     def converged(self) -> bool:

@@ -39,15 +39,21 @@ class SO2Linear(nn.Module):
         super().__init__()
         check_degrees(lmax, mmax)
         self.lmax, self.mmax = lmax, mmax
-        self.out_channels, self.extra_scalars, self.reflection = out_channels, extra_scalars, reflection
+        self.out_channels, self.extra_scalars, self.reflection = (
+            out_channels,
+            extra_scalars,
+            reflection,
+        )
         width = lmax + 1
         self.axial = nn.Parameter(
-            torch.randn(width * in_channels, extra_scalars + width * out_channels) / (width * in_channels) ** 0.5
+            torch.randn(width * in_channels, extra_scalars + width * out_channels)
+            / (width * in_channels) ** 0.5
         )
         self.bias = nn.Parameter(torch.zeros(extra_scalars + out_channels))
         copies = 1 if reflection else 2
         self.orders = nn.ParameterList(
-            torch.randn(n * in_channels, copies * n * out_channels) / (copies * n * in_channels) ** 0.5
+            torch.randn(n * in_channels, copies * n * out_channels)
+            / (copies * n * in_channels) ** 0.5
             for n in range(lmax, lmax - mmax, -1)
         )
 

@@ -17,9 +17,19 @@ class SO3Linear(nn.Module):
       gain: the weights start normal with standard deviation gain / √in_channels.
     """
 
-    def __init__(self, lmax: int, in_channels: int, out_channels: int, *, bias: bool = True, gain: float = 1.0):
+    def __init__(
+        self,
+        lmax: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bias: bool = True,
+        gain: float = 1.0,
+    ):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(lmax + 1, in_channels, out_channels) * gain / in_channels**0.5)
+        self.weight = nn.Parameter(
+            torch.randn(lmax + 1, in_channels, out_channels) * gain / in_channels**0.5
+        )
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.register_buffer("degree", torch.tensor(degrees(lmax)), persistent=False)
 
@@ -30,6 +40,6 @@ class SO3Linear(nn.Module):
         return y if self.bias is None else y + on_scalars(self.bias, y.shape[1])
 
 
-def on_scalars(bias: Float[Tensor, "C"], rows: int) -> Float[Tensor, "K C"]:
+def on_scalars(bias: Float[Tensor, " C"], rows: int) -> Float[Tensor, "K C"]:
     """A bias that only l = 0 sees, padded with zeros: adding it costs less than taking the coefficients apart."""
     return nn.functional.pad(bias.unsqueeze(0), (0, 0, 0, rows - 1))

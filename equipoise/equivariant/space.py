@@ -30,7 +30,9 @@ class SphericalSpace:
     @property
     def irreps(self) -> str:
         """The space as e3nn writes it, e.g. ``"64x0e+64x1o+64x2e"``."""
-        return "+".join(f"{self.channels}x{degree}{'eo'[degree % 2]}" for degree in range(self.lmax + 1))
+        return "+".join(
+            f"{self.channels}x{degree}{'eo'[degree % 2]}" for degree in range(self.lmax + 1)
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,7 +49,9 @@ class SphericalSpace:
             raise ValueError("a space with lmax = 0 holds no vectors")
         return z[:, 1:4]
 
-    def act(self, z: Float[Tensor, "rows K C"], quaternion: Float[Tensor, "4"]) -> Float[Tensor, "rows K C"]:
+    def act(
+        self, z: Float[Tensor, "rows K C"], quaternion: Float[Tensor, "4"]
+    ) -> Float[Tensor, "rows K C"]:
         """Rotate every row by the rotation of a unit quaternion (w, x, y, z)."""
         # The rows of Wigner stand in edge-frame order; bring them back to degree order.
         wigner = Wigner(self.lmax).to(z.device)(quaternion[None].to(z))[0]
@@ -56,4 +60,6 @@ class SphericalSpace:
 
 def _degree_order(lmax: int) -> Tensor:
     from_edge = {row: i for i, row in enumerate(edge_rows(lmax, lmax))}
-    return torch.tensor([from_edge[degree, m] for degree in range(lmax + 1) for m in range(-degree, degree + 1)])
+    return torch.tensor(
+        [from_edge[degree, m] for degree in range(lmax + 1) for m in range(-degree, degree + 1)]
+    )

@@ -22,7 +22,9 @@ def quadrature(polar_degree: int, azimuthal_order: int) -> tuple[Tensor, Tensor]
       ValueError: for a negative degree or order.
     """
     if polar_degree < 0 or azimuthal_order < 0:
-        raise ValueError(f"degree and order must be >= 0, received {polar_degree} and {azimuthal_order}")
+        raise ValueError(
+            f"degree and order must be >= 0, received {polar_degree} and {azimuthal_order}"
+        )
     nodes, weights = np.polynomial.legendre.leggauss(polar_degree // 2 + 1)
     longitudes = azimuthal_order + 1
     angle = torch.arange(longitudes, dtype=torch.float64) * (2 * math.pi / longitudes)
@@ -47,9 +49,13 @@ class SphereProduct(nn.Module):
         points, weights = quadrature(3 * lmax, 3 * lmax)
         values = spherical_harmonics(points, lmax)  # [points, K]
         self.register_buffer("to_grid", values, persistent=False)
-        self.register_buffer("from_grid", (values * weights[:, None]).T.contiguous(), persistent=False)
+        self.register_buffer(
+            "from_grid", (values * weights[:, None]).T.contiguous(), persistent=False
+        )
 
-    def forward(self, a: Float[Tensor, "rows K C"], b: Float[Tensor, "rows K C"]) -> Float[Tensor, "rows K C"]:
+    def forward(
+        self, a: Float[Tensor, "rows K C"], b: Float[Tensor, "rows K C"]
+    ) -> Float[Tensor, "rows K C"]:
         """Coefficients of the product, in the same "component" normalisation as the factors."""
         to_grid, from_grid = self.to_grid.to(a.dtype), self.from_grid.to(a.dtype)
         return from_grid @ ((to_grid @ a) * (to_grid @ b))

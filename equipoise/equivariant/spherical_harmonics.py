@@ -43,7 +43,9 @@ def spherical_harmonics(unit: Float[Tensor, "rows 3"], lmax: int) -> Float[Tenso
                     legendre,
                     ((2 * degree - 1) * y * legendre - (degree + m - 1) * before) / (degree - m),
                 )
-            norm = math.sqrt((2 * degree + 1) * math.factorial(degree - m) / math.factorial(degree + m))
+            norm = math.sqrt(
+                (2 * degree + 1) * math.factorial(degree - m) / math.factorial(degree + m)
+            )
             centre = degree * degree + degree
             if m == 0:
                 columns[centre] = norm * legendre

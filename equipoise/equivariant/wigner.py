@@ -95,7 +95,9 @@ def _coefficients(lmax: int) -> tuple[list[tuple[int, ...]], list[np.ndarray]]:
             _add_complex_entry(polynomial[row, column], degree, row - degree, column - degree)
         # Raise to the common degree with |q|² = 1.
         for _ in range(lmax - degree):
-            polynomial = polynomial + sum(np.roll(polynomial, 2, axis=2 + axis) for axis in range(3))
+            polynomial = polynomial + sum(
+                np.roll(polynomial, 2, axis=2 + axis) for axis in range(3)
+            )
         basis = _real_basis(degree)
         polynomial = np.tensordot(basis, polynomial.conj(), (1, 0))
         polynomial = np.moveaxis(np.tensordot(basis.conj(), polynomial, (1, 1)), 1, 0)
@@ -114,7 +116,9 @@ def _add_complex_entry(polynomial: np.ndarray, degree: int, row: int, column: in
     """
     factorial = math.factorial
     prefactor = math.sqrt(
-        factorial(degree + row) * factorial(degree - row) / (factorial(degree + column) * factorial(degree - column))
+        factorial(degree + row)
+        * factorial(degree - row)
+        / (factorial(degree + column) * factorial(degree - column))
     )
     for k in range(max(0, row + column), min(degree + row, degree + column) + 1):
         q, p = degree + column - k, degree + row - k
@@ -130,7 +134,10 @@ def _add_complex_entry(polynomial: np.ndarray, degree: int, row: int, column: in
 def _power(constant: int, linear: complex, exponent: int) -> np.ndarray:
     """Coefficients of (constant + linear t)^exponent."""
     return np.array(
-        [math.comb(exponent, j) * constant ** (exponent - j) * linear**j for j in range(exponent + 1)]
+        [
+            math.comb(exponent, j) * constant ** (exponent - j) * linear**j
+            for j in range(exponent + 1)
+        ]
     ).astype(complex)
 
 

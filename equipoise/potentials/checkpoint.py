@@ -55,7 +55,9 @@ def save(potential: Potential, path: str | Path, *, extra: dict[str, Any] | None
         "statistics": dataclasses.asdict(potential.statistics),
         "extra": extra or {},
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()
+    }
     content = to_bytes(tensors, metadata={"equipoise": json.dumps(header)})
     temporary = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,9 +83,13 @@ def describe(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("equipoise")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file (truncated or another format): {error}") from error
+        raise ValueError(
+            f"{path} is not a readable safetensors file (truncated or another format): {error}"
+        ) from error
     if header is None:
-        raise ValueError(f"{path} is a safetensors file, but not one of equipoise: its header has no 'equipoise' entry")
+        raise ValueError(
+            f"{path} is a safetensors file, but not one of equipoise: its header has no 'equipoise' entry"
+        )
     header = json.loads(header)
     if header.get("schema_version") != SCHEMA:
         raise ValueError(
@@ -116,13 +122,17 @@ def load(
     try:
         checked = Header.model_validate(header)
     except ValidationError as error:
-        raise ValueError(f"{path} holds settings that this version does not know: {error}") from error
+        raise ValueError(
+            f"{path} holds settings that this version does not know: {error}"
+        ) from error
     config, statistics = checked.config, checked.statistics
     if dtype is not None:
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be torch.float32 or torch.float64, received {dtype}")
         config = dataclasses.replace(config, dtype=str(dtype).removeprefix("torch."))
-    config = dataclasses.replace(config, solver=solver or config.solver, adjoint=adjoint or config.adjoint)
+    config = dataclasses.replace(
+        config, solver=solver or config.solver, adjoint=adjoint or config.adjoint
+    )
     potential = build(config, statistics)
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}

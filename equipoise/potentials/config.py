@@ -25,9 +25,15 @@ class PotentialConfig:
     backbone: EquiformerV2Config = field(default_factory=EquiformerV2Config)
     solver: Anderson = field(default_factory=lambda: Anderson(tolerance=1e-4, max_passes=60))
     adjoint: Anderson = field(default_factory=lambda: Anderson(tolerance=1e-4, max_passes=60))
-    training_solver: Anderson = field(default_factory=lambda: Anderson(tolerance=5e-4, max_passes=24))
-    training_adjoint: Anderson = field(default_factory=lambda: Anderson(tolerance=2e-3, max_passes=24))
-    training_gradient: Anderson = field(default_factory=lambda: Anderson(tolerance=3e-2, max_passes=16))
+    training_solver: Anderson = field(
+        default_factory=lambda: Anderson(tolerance=5e-4, max_passes=24)
+    )
+    training_adjoint: Anderson = field(
+        default_factory=lambda: Anderson(tolerance=2e-3, max_passes=24)
+    )
+    training_gradient: Anderson = field(
+        default_factory=lambda: Anderson(tolerance=3e-2, max_passes=16)
+    )
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -62,7 +68,9 @@ class Statistics:
 
     def __post_init__(self):
         if not self.elements or list(self.elements) != sorted(set(self.elements)):
-            raise ValueError(f"elements must be distinct atomic numbers in ascending order, received {self.elements}")
+            raise ValueError(
+                f"elements must be distinct atomic numbers in ascending order, received {self.elements}"
+            )
         if len(self.reference_energies) != len(self.elements):
             raise ValueError(
                 f"one reference energy per element is needed: {len(self.elements)} elements, "

@@ -29,7 +29,9 @@ def stress(
       ValueError: for a structure without a volume.
     """
     if not bool((graph.volume > 0).all()):
-        raise ValueError("stress needs a cell with a volume; received a structure without one (pass stress=False)")
+        raise ValueError(
+            "stress needs a cell with a volume; received a structure without one (pass stress=False)"
+        )
     virial = vectors.unsqueeze(2) * gradient.unsqueeze(1)
     virial = (virial + virial.transpose(1, 2)) / 2
     total = torch.zeros(graph.n_structures, 3, 3, dtype=virial.dtype, device=virial.device)

@@ -82,7 +82,9 @@ class Equilibrium(Potential):
         solution = fixed_point_detached(f, first, self.config.solver, inner)
         if not gradient:
             with torch.no_grad():
-                return Evaluation(self.head(self.backbone.readout(solution.value, context)), None, None, solution)
+                return Evaluation(
+                    self.head(self.backbone.readout(solution.value, context)), None, None, solution
+                )
         return self._predict(f, solution, start, source, context, vectors, inner)
 
     def _first_guess(self, start: Solution | None, source: Tensor) -> Tensor:
@@ -105,11 +107,16 @@ class Equilibrium(Potential):
         with torch.no_grad():
             guess = slope if start is None or start.adjoint is None else start.adjoint.to(slope)
             adjoint = self.config.adjoint.solve(
-                lambda a: torch.autograd.grad(mapped, z, a, retain_graph=True)[0] + slope, guess, inner
+                lambda a: torch.autograd.grad(mapped, z, a, retain_graph=True)[0] + slope,
+                guess,
+                inner,
             )
         if vectors.numel():
             (gradient,) = torch.autograd.grad(
-                (mapped, atomic), vectors, (adjoint.value, torch.ones_like(atomic)), allow_unused=True
+                (mapped, atomic),
+                vectors,
+                (adjoint.value, torch.ones_like(atomic)),
+                allow_unused=True,
             )
         else:
             gradient = torch.zeros_like(vectors)
@@ -130,7 +137,9 @@ class Equilibrium(Potential):
         """Differentiable in the parameters, to the order that a force loss needs."""
         adjoints: list[Solution] = []
         implicit = Implicit(
-            self.config.training_adjoint, final=self.config.training_gradient, observer=adjoints.append
+            self.config.training_adjoint,
+            final=self.config.training_gradient,
+            observer=adjoints.append,
         )
         solution = fixed_point(
             f, first, *f.args, solver=self.config.training_solver, gradient=implicit, inner=inner
@@ -151,7 +160,9 @@ class Equilibrium(Potential):
         value = None
         if penalty:
             value = jacobian_penalty(f, solution.value, *f.args, inner=inner, power_steps=4)
-        return Evaluation(atomic, slope, None, replace(solution, value=solution.value.detach()), value)
+        return Evaluation(
+            atomic, slope, None, replace(solution, value=solution.value.detach()), value
+        )
 
 
 def fixed_point_detached(f, first, solver, inner) -> Solution:

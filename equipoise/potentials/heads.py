@@ -12,6 +12,6 @@ class EnergyHead(nn.Module):
         self.hidden = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, 1, bias=False)
 
-    def forward(self, features: Float[Tensor, "atoms C"]) -> Float[Tensor, "atoms"]:
+    def forward(self, features: Float[Tensor, "atoms C"]) -> Float[Tensor, " atoms"]:
         """One number per atom."""
         return self.out(nn.functional.silu(self.hidden(features))).squeeze(-1)

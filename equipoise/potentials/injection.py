@@ -25,6 +25,8 @@ class AddInjection(nn.Module):
         """The part that does not depend on z: once per structure."""
         return self.norm_source(u)
 
-    def forward(self, z: Float[Tensor, "rows K C"], source: Float[Tensor, "rows K C"]) -> Float[Tensor, "rows K C"]:
+    def forward(
+        self, z: Float[Tensor, "rows K C"], source: Float[Tensor, "rows K C"]
+    ) -> Float[Tensor, "rows K C"]:
         """Inject."""
         return self.norm_sum(z + source)

@@ -32,15 +32,15 @@ class Prediction:
       penalty: Jacobian penalty of training; None if not asked for.
     """
 
-    energy: Float64[Tensor, "structures"]
+    energy: Float64[Tensor, " structures"]
     forces: Float64[Tensor, "atoms 3"] | None
     stress: Float64[Tensor, "structures 6"] | None
-    atomic_energies: Float64[Tensor, "atoms"]
+    atomic_energies: Float64[Tensor, " atoms"]
     equilibrium: Solution | None = None
     penalty: Float[Tensor, ""] | None = None
 
     @property
-    def passes(self) -> Int[Tensor, "structures"] | None:
+    def passes(self) -> Int[Tensor, " structures"] | None:
         """Passes through the network that each structure needed: forward plus adjoint."""
         if self.equilibrium is None:
             return None
@@ -60,9 +60,9 @@ class UnconvergedError(RuntimeError):
 class Evaluation(NamedTuple):
     """What a concrete potential hands to the common part."""
 
-    atomic: Float[Tensor, "atoms"]  # network output, dimensionless
+    atomic: Float[Tensor, " atoms"]  # network output, dimensionless
     gradient: Float64[Tensor, "edges 3"] | None  # of the summed network output, 1/Å
-    correction: Float64[Tensor, "structures"] | None = None  # added to the energy, dimensionless
+    correction: Float64[Tensor, " structures"] | None = None  # added to the energy, dimensionless
     solution: Solution | None = None
     penalty: Float[Tensor, ""] | None = None
 
@@ -81,12 +81,16 @@ class Potential(nn.Module, abc.ABC):
         super().__init__()
         self.config, self.statistics = config, statistics
         self.backbone: Backbone = EquiformerV2(
-            config.backbone, elements=statistics.elements, mean_neighbours=statistics.mean_neighbours
+            config.backbone,
+            elements=statistics.elements,
+            mean_neighbours=statistics.mean_neighbours,
         )
         self.head = EnergyHead(config.backbone.channels)
         self.scale = float(statistics.force_rms)
         reference = torch.full((119,), torch.nan, dtype=torch.float64)
-        reference[list(statistics.elements)] = torch.tensor(statistics.reference_energies, dtype=torch.float64)
+        reference[list(statistics.elements)] = torch.tensor(
+            statistics.reference_energies, dtype=torch.float64
+        )
         self.register_buffer("reference", reference, persistent=False)
 
     @property
@@ -118,7 +122,13 @@ class Potential(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def _evaluate(
-        self, graph: Graph, vectors: Tensor, *, start: Solution | None, gradient: bool, penalty: bool
+        self,
+        graph: Graph,
+        vectors: Tensor,
+        *,
+        start: Solution | None,
+        gradient: bool,
+        penalty: bool,
     ) -> Evaluation:
         """Network output and its derivative with respect to the edge vectors."""
 
@@ -206,7 +216,9 @@ def _enforce(policy: str, solution: Solution) -> None:
             f"{float(residual[bad[0]]):.1e} after {int(passes[bad[0]])} passes)"
         )
     message = (
-        "not converged: " + "; ".join(parts) + ". Energies and forces would be inexact. Check that the structure resembles the "
+        "not converged: "
+        + "; ".join(parts)
+        + ". Energies and forces would be inexact. Check that the structure resembles the "
         "training set; or raise solver.max_passes, loosen solver.tolerance, or pass unconverged='warn'"
     )
     if policy == "error":

@@ -7,7 +7,9 @@ from equipoise.backbones import Backbone
 from equipoise.graph import Graph, batch
 from tests.potentials.structures import crystal, molecule
 
-TURN = torch.nn.functional.normalize(torch.tensor([0.3, -0.5, 0.7, 0.2], dtype=torch.float64), dim=0)
+TURN = torch.nn.functional.normalize(
+    torch.tensor([0.3, -0.5, 0.7, 0.2], dtype=torch.float64), dim=0
+)
 
 
 def rotate(vectors, quaternion):
@@ -43,14 +45,22 @@ class BackboneTests:
 
     def test_a_pass_commutes_with_rotation(self, backbone, graph):
         vectors, act = graph.edge_vectors(), backbone.space.act
-        context, turned = backbone.encode(graph, vectors), backbone.encode(graph, rotate(vectors, TURN))
+        context, turned = (
+            backbone.encode(graph, vectors),
+            backbone.encode(graph, rotate(vectors, TURN)),
+        )
         start = backbone.start(context)
         torch.testing.assert_close(backbone.start(turned), act(start, TURN), rtol=0, atol=1e-12)
         z = start + torch.randn_like(start)
         moved = backbone.update(act(z, TURN), turned)
-        torch.testing.assert_close(moved, act(backbone.update(z, context), TURN), rtol=0, atol=1e-12)
         torch.testing.assert_close(
-            backbone.readout(moved, turned), backbone.readout(backbone.update(z, context), context), rtol=0, atol=1e-12
+            moved, act(backbone.update(z, context), TURN), rtol=0, atol=1e-12
+        )
+        torch.testing.assert_close(
+            backbone.readout(moved, turned),
+            backbone.readout(backbone.update(z, context), context),
+            rtol=0,
+            atol=1e-12,
         )
 
     def test_a_pass_sees_neighbours_and_no_one_else(self, backbone, graph):
@@ -58,7 +68,9 @@ class BackboneTests:
         z = backbone.start(context)
         changed = z.clone()
         changed[0] += 1.0
-        touched = (backbone.update(changed, context) - backbone.update(z, context)).flatten(1).abs().amax(1) > 0
+        touched = (backbone.update(changed, context) - backbone.update(z, context)).flatten(
+            1
+        ).abs().amax(1) > 0
         near = set(graph.receivers[graph.senders == 0].tolist()) | {0}
         assert set(touched.nonzero().flatten().tolist()) == near
 
@@ -68,7 +80,9 @@ class BackboneTests:
 
         def features(vectors):
             context = backbone.encode(graph, vectors)
-            return backbone.readout(backbone.update(backbone.start(context), context), context)[:, :2]
+            return backbone.readout(backbone.update(backbone.start(context), context), context)[
+                :, :2
+            ]
 
         assert torch.autograd.gradcheck(features, (vectors,))
         assert torch.autograd.gradgradcheck(features, (vectors,))

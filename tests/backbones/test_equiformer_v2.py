@@ -12,11 +12,18 @@ from tests.potentials.structures import ELEMENTS, SMALL
 def network(**changes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return EquiformerV2(replace(SMALL, channels=4, hidden=4, ffn=4, **changes), elements=ELEMENTS, mean_neighbours=8.0).double()
+        return EquiformerV2(
+            replace(SMALL, channels=4, hidden=4, ffn=4, **changes),
+            elements=ELEMENTS,
+            mean_neighbours=8.0,
+        ).double()
 
 
 class TestEquiformerV2(BackboneTests):
-    @pytest.fixture(params=[{}, {"reflection": False, "lmax": 3}, {"norm": "pre", "mmax": 1, "layers": 2}], ids=str)
+    @pytest.fixture(
+        params=[{}, {"reflection": False, "lmax": 3}, {"norm": "pre", "mmax": 1, "layers": 2}],
+        ids=str,
+    )
     def backbone(self, request):
         return network(**request.param)
 
@@ -39,7 +46,9 @@ def test_bessel_functions_vanish_at_the_cutoff_and_are_orthogonal():
     bessel, distance = Bessel(5, 4.0), torch.linspace(1e-6, 4.0, 20001, dtype=torch.float64)
     values = bessel(distance)
     assert values[-1].abs().max() < 1e-12
-    overlap = torch.trapezoid(values[:, :, None] * values[:, None, :] * distance[:, None, None] ** 2, distance, dim=0)
+    overlap = torch.trapezoid(
+        values[:, :, None] * values[:, None, :] * distance[:, None, None] ** 2, distance, dim=0
+    )
     off = overlap - torch.diag(overlap.diagonal())
     assert off.abs().max() < 1e-6 * overlap.diagonal().min()
 

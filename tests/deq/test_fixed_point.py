@@ -1,7 +1,17 @@
 import pytest
 import torch
 
-from equipoise.deq import Anderson, Implicit, Inner, Phantom, Picard, Result, fixed_point, jacobian_penalty, spectral_radius
+from equipoise.deq import (
+    Anderson,
+    Implicit,
+    Inner,
+    Phantom,
+    Picard,
+    Result,
+    fixed_point,
+    jacobian_penalty,
+    spectral_radius,
+)
 from tests.problems import network, problems
 
 TIGHT = {torch.float32: 1e-6, torch.float64: 1e-13}
@@ -22,9 +32,13 @@ def test_solvers_find_known_fixed_points(index, solver, dtype, device):
     args = [a.to(device) for a in problem.args]
     start = torch.zeros_like(problem.answer, device=device)
     settings = solver(tolerance=TIGHT[dtype], max_passes=400)
-    solution = fixed_point(problem.f, start, *args, solver=settings, inner=inner_of(problem, device))
+    solution = fixed_point(
+        problem.f, start, *args, solver=settings, inner=inner_of(problem, device)
+    )
     assert solution.converged
-    torch.testing.assert_close(solution.value.cpu(), problem.answer, rtol=0, atol=200 * TIGHT[dtype])
+    torch.testing.assert_close(
+        solution.value.cpu(), problem.answer, rtol=0, atol=200 * TIGHT[dtype]
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -32,7 +46,9 @@ def test_a_structure_does_not_feel_its_batch_mates(solver):
     problem = network(torch.float64)
     w, u, x = problem.args
     settings = solver(tolerance=1e-3, max_passes=100)
-    both = fixed_point(problem.f, torch.zeros(5, 4).double(), w, u, x, solver=settings, inner=inner_of(problem))
+    both = fixed_point(
+        problem.f, torch.zeros(5, 4).double(), w, u, x, solver=settings, inner=inner_of(problem)
+    )
     alone = fixed_point(problem.f, torch.zeros(3, 4).double(), w, u, x[2:], solver=settings)
     torch.testing.assert_close(both.value[2:], alone.value, rtol=0, atol=1e-15)
     assert both.passes[1] == alone.passes[0]
@@ -41,7 +57,13 @@ def test_a_structure_does_not_feel_its_batch_mates(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_converged_start_costs_one_pass(solver):
     problem = network(torch.float64)
-    solution = fixed_point(problem.f, problem.answer, *problem.args, solver=solver(tolerance=1e-8), inner=inner_of(problem))
+    solution = fixed_point(
+        problem.f,
+        problem.answer,
+        *problem.args,
+        solver=solver(tolerance=1e-8),
+        inner=inner_of(problem),
+    )
     assert solution.passes.tolist() == [1, 1]
     assert solution.result.tolist() == [Result.CONVERGED] * 2
 
@@ -51,7 +73,9 @@ def test_anderson_beats_picard_and_does_not_stall():
     problem = problems(torch.float64)[0]
     start = torch.zeros_like(problem.answer)
     passes = {
-        solver: fixed_point(problem.f, start, *problem.args, solver=solver(tolerance=1e-12, max_passes=500)).passes.item()
+        solver: fixed_point(
+            problem.f, start, *problem.args, solver=solver(tolerance=1e-12, max_passes=500)
+        ).passes.item()
         for solver in SOLVERS
     }
     assert passes[Anderson] < passes[Picard] / 3
@@ -73,7 +97,10 @@ def test_a_broken_structure_leaves_its_mates_alone():
     problem = network(torch.float64)
     poison = torch.tensor([1, 1, torch.nan, 1, 1], dtype=torch.float64)[:, None]
     solution = fixed_point(
-        lambda z, *args: problem.f(z, *args) * poison, torch.zeros(5, 4).double(), *problem.args, inner=inner_of(problem)
+        lambda z, *args: problem.f(z, *args) * poison,
+        torch.zeros(5, 4).double(),
+        *problem.args,
+        inner=inner_of(problem),
     )
     assert solution.result.tolist() == [Result.CONVERGED, Result.NON_FINITE]
     torch.testing.assert_close(solution.value[:2], problem.answer[:2], rtol=0, atol=1e-3)
@@ -88,7 +115,12 @@ def test_implicit_gradient_is_exact_to_second_order(index):
     def solved(*args):
         start = torch.zeros_like(problem.answer)
         return fixed_point(
-            problem.f, start, *args, solver=solver, gradient=Implicit(solver), inner=inner_of(problem)
+            problem.f,
+            start,
+            *args,
+            solver=solver,
+            gradient=Implicit(solver),
+            inner=inner_of(problem),
         ).value
 
     assert torch.autograd.gradcheck(solved, args)
@@ -110,7 +142,9 @@ def test_force_loss_equals_a_long_unrolled_reference_and_phantom_does_not():
     force, (gradient, _) = force_loss(unrolled, x, (w, u))
     solver = Anderson(tolerance=1e-13, max_passes=300)
     start = torch.zeros_like(problem.answer)
-    implicit = fixed_point(problem.f, start, w, u, x, solver=solver, gradient=Implicit(solver)).value
+    implicit = fixed_point(
+        problem.f, start, w, u, x, solver=solver, gradient=Implicit(solver)
+    ).value
     ours, (ours_gradient, _) = force_loss(implicit, x, (w, u))
     torch.testing.assert_close(ours, force, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(ours_gradient, gradient, rtol=1e-8, atol=1e-10)
@@ -125,12 +159,16 @@ def test_force_loss_equals_a_long_unrolled_reference_and_phantom_does_not():
 
 def test_spectral_radius_and_jacobian_penalty_against_dense_algebra():
     problem = network(torch.float64)
-    jacobian = torch.autograd.functional.jacobian(lambda z: problem.f(z, *problem.args), problem.answer)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda z: problem.f(z, *problem.args), problem.answer
+    )
     for structure, rows in enumerate([slice(0, 2), slice(2, 5)]):
         size = 4 * (rows.stop - rows.start)
         block = jacobian[rows, :, rows, :].reshape(size, size)
         radius = torch.linalg.eigvals(block).abs().max()
-        found = spectral_radius(problem.f, problem.answer, *problem.args, inner=inner_of(problem), steps=400)[structure]
+        found = spectral_radius(
+            problem.f, problem.answer, *problem.args, inner=inner_of(problem), steps=400
+        )[structure]
         assert abs(found / radius - 1) < 0.05
 
 
@@ -140,7 +178,9 @@ def test_jacobian_penalty_is_the_mean_gain_and_tends_to_that_of_the_slowest_mode
 
     def mean(power_steps):
         samples = [
-            jacobian_penalty(problem.f, problem.answer, *problem.args, inner=inner, power_steps=power_steps)
+            jacobian_penalty(
+                problem.f, problem.answer, *problem.args, inner=inner, power_steps=power_steps
+            )
             for _ in range(500)
         ]
         return torch.stack(samples).mean()

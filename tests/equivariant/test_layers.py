@@ -31,7 +31,9 @@ def roll(lmax, mmax, angle):
 
 def mirror(lmax, mmax):
     """The mirror plane that contains the edge: sine parts change sign."""
-    return torch.diag(torch.tensor([1.0 if m >= 0 else -1.0 for _, m in edge_rows(lmax, mmax)], dtype=F64))
+    return torch.diag(
+        torch.tensor([1.0 if m >= 0 else -1.0 for _, m in edge_rows(lmax, mmax)], dtype=F64)
+    )
 
 
 @pytest.mark.parametrize("reflection", [True, False])
@@ -53,7 +55,9 @@ def test_so2_linear_commutes_with_rolls(lmax, mmax, reflection):
 def test_gate_commutes_with_rolls():
     x, gate = torch.randn(6, len(edge_rows(3, 2)), 5, dtype=F64), torch.randn(6, 5, dtype=F64)
     turn = roll(3, 2, 1.1)
-    torch.testing.assert_close(edge_gate(turn @ x, gate), turn @ edge_gate(x, gate), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        edge_gate(turn @ x, gate), turn @ edge_gate(x, gate), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("layer", [SO3Linear(3, 4, 4), EquivariantNorm(3, 4)])
@@ -64,7 +68,9 @@ def test_node_layers_commute_with_rotation(layer):
     space = SphericalSpace(3, 4)
     z = torch.randn(5, *space.shape, dtype=F64)
     turn = torch.nn.functional.normalize(torch.randn(4, dtype=F64), dim=0)
-    torch.testing.assert_close(layer(space.act(z, turn)), space.act(layer(z), turn), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        layer(space.act(z, turn)), space.act(layer(z), turn), rtol=0, atol=1e-12
+    )
 
 
 def test_norm_sees_one_row_and_weighs_degrees_equally():
@@ -95,7 +101,10 @@ def test_sphere_product_is_exact(lmax):
     torch.testing.assert_close(product(a, b), fine, rtol=0, atol=1e-11)
     turn = torch.nn.functional.normalize(torch.randn(4, dtype=F64), dim=0)
     torch.testing.assert_close(
-        product(space.act(a, turn), space.act(b, turn)), space.act(product(a, b), turn), rtol=0, atol=1e-11
+        product(space.act(a, turn), space.act(b, turn)),
+        space.act(product(a, b), turn),
+        rtol=0,
+        atol=1e-11,
     )
 
 
@@ -114,6 +123,8 @@ def test_space_speaks_e3nn():
 def test_vectors_rotate_like_vectors():
     space = SphericalSpace(1, 3)
     z = torch.randn(2, 4, 3, dtype=F64)
-    quarter = torch.tensor([math.sqrt(0.5), math.sqrt(0.5), 0, 0], dtype=F64)  # 90° about x: y → z, z → -y
+    quarter = torch.tensor(
+        [math.sqrt(0.5), math.sqrt(0.5), 0, 0], dtype=F64
+    )  # 90° about x: y → z, z → -y
     x, y, w = space.vectors(z).unbind(1)
     torch.testing.assert_close(space.vectors(space.act(z, quarter)), torch.stack([x, -w, y], 1))

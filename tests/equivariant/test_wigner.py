@@ -14,7 +14,9 @@ def random_unit(rows, dtype=torch.float64):
 @pytest.mark.parametrize("lmax", [0, 1, 3, 6, 8])
 def test_spherical_harmonics_equal_e3nn(lmax):
     unit = random_unit(40)
-    oracle = e3nn.o3.spherical_harmonics(list(range(lmax + 1)), unit, normalize=False, normalization="component")
+    oracle = e3nn.o3.spherical_harmonics(
+        list(range(lmax + 1)), unit, normalize=False, normalization="component"
+    )
     torch.testing.assert_close(spherical_harmonics(unit, lmax), oracle, rtol=0, atol=1e-12)
 
 
@@ -35,7 +37,9 @@ def test_wigner_is_orthogonal_and_a_homomorphism():
     order = torch.tensor([degree**2 + degree + m for degree, m in edge_rows(4, 4)])
     product = e3nn.o3.compose_quaternion(a, b)
     left, right = wigner(a)[:, order.argsort()], wigner(b)[:, order.argsort()]
-    torch.testing.assert_close(wigner(product)[:, order.argsort()], left @ right, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        wigner(product)[:, order.argsort()], left @ right, rtol=0, atol=1e-12
+    )
     torch.testing.assert_close(left @ left.mT, torch.eye(25, dtype=torch.float64).expand(7, -1, -1))
 
 

@@ -12,7 +12,9 @@ from equipoise.potentials import PotentialConfig, Statistics, build
 
 ELEMENTS = (1, 6, 8)
 STATISTICS = Statistics(ELEMENTS, (-13.6, -1029.2, -2041.8), 1.2, 8.0, 9.0)
-SMALL = EquiformerV2Config(channels=8, lmax=2, mmax=2, heads=2, hidden=8, ffn=8, radial_hidden=8, cutoff=4.0)
+SMALL = EquiformerV2Config(
+    channels=8, lmax=2, mmax=2, heads=2, hidden=8, ffn=8, radial_hidden=8, cutoff=4.0
+)
 
 
 def potential(kind="equilibrium", *, tolerance=1e-11, dtype="float64", seed=1, **backbone):
@@ -48,7 +50,10 @@ def crystal(*, seed=0, cutoff=4.0):
     """Three atoms in a triclinic cell smaller than the cutoff."""
     generator = np.random.default_rng(seed)
     cell = np.array([[3.1, 0.2, 0.0], [0.5, 3.3, -0.3], [-0.2, 0.4, 3.6]])
-    positions = (np.array([[0.1, 0.1, 0.1], [0.5, 0.6, 0.4], [0.9, 0.2, 0.7]]) + generator.normal(0, 0.02, (3, 3))) @ cell
+    positions = (
+        np.array([[0.1, 0.1, 0.1], [0.5, 0.6, 0.4], [0.9, 0.2, 0.7]])
+        + generator.normal(0, 0.02, (3, 3))
+    ) @ cell
     return Graph.build(positions, [1, 6, 8], cutoff=cutoff, cell=cell, pbc=True)
 
 

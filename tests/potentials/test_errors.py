@@ -9,12 +9,23 @@ from safetensors.torch import save_file
 
 from equipoise.deq import Anderson
 from equipoise.graph import Graph
-from equipoise.potentials import PotentialConfig, Statistics, UnconvergedError, build, describe, load, save
+from equipoise.potentials import (
+    PotentialConfig,
+    Statistics,
+    UnconvergedError,
+    build,
+    describe,
+    load,
+    save,
+)
 from tests.potentials.structures import SMALL, STATISTICS, crystal, molecule, potential
 
 
 def test_unknown_element():
-    with pytest.raises(ValueError, match=r"trained on the elements \[1, 6, 8\] only, received atomic numbers \[7, 79\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"trained on the elements \[1, 6, 8\] only, received atomic numbers \[7, 79\]",
+    ):
         potential()(Graph.build([[0.0, 0, 0], [1.2, 0, 0], [0, 2.0, 0]], [7, 79, 6], cutoff=4.0))
 
 
@@ -37,7 +48,9 @@ def test_stress_of_a_molecule():
 def test_unconverged_solves_are_never_silent():
     solver = Anderson(tolerance=1e-12, max_passes=2)
     model = build(PotentialConfig(backbone=SMALL, solver=solver), STATISTICS).eval()
-    with pytest.raises(UnconvergedError, match="fixed point of 1 of 1 structures .* after 3 passes") as error:
+    with pytest.raises(
+        UnconvergedError, match="fixed point of 1 of 1 structures .* after 3 passes"
+    ) as error:
         model(molecule())
     assert not error.value.solution.converged
     with pytest.warns(RuntimeWarning, match="not converged"):
@@ -72,7 +85,9 @@ def test_save_and_load_give_the_same_numbers(tmp_path):
     double = load(path, dtype=torch.float64)
     assert double.dtype == torch.float64
     # Casting the network must not round reference energies.
-    assert torch.equal(load(path, dtype=torch.float32).reference[[1, 6, 8]], model.reference[[1, 6, 8]])
+    assert torch.equal(
+        load(path, dtype=torch.float32).reference[[1, 6, 8]], model.reference[[1, 6, 8]]
+    )
     assert torch.equal(potential().float().reference[[1, 6, 8]], model.reference[[1, 6, 8]])
 
 

@@ -48,13 +48,17 @@ def test_stress_is_the_strain_derivative(kind):
             strain = np.eye(3)
             strain[i, j] += sign * step / 2
             strain[j, i] += sign * step / 2
-            strained = moved(graph, graph.positions.numpy() @ strain, graph.cell[0].numpy() @ strain)
+            strained = moved(
+                graph, graph.positions.numpy() @ strain, graph.cell[0].numpy() @ strain
+            )
             energies.append(predict(strained).energy.item())
         numeric = (energies[0] - energies[1]) / (2 * step) / volume
         assert abs(numeric - stress[index].item()) < 1e-6 * stress.abs().max()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance", "bound"), [("float64", 1e-11, 1e-8), ("float32", 1e-6, 1e-4)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "bound"), [("float64", 1e-11, 1e-8), ("float32", 1e-6, 1e-4)]
+)
 @pytest.mark.parametrize("reflection", [True, False])
 def test_solved_model_is_equivariant(reflection, dtype, tolerance, bound):
     predict = potential(reflection=reflection, dtype=dtype, tolerance=tolerance)
@@ -91,7 +95,11 @@ def assert_equivariant(predict, graph, turn, bound):
     assert abs(turned.energy - reference.energy).item() < bound
     assert (turned.forces - reference.forces @ torch.from_numpy(turn).T).abs().max() < bound
     order = np.random.default_rng(1).permutation(graph.n_atoms)
-    permuted = predict(Graph.build(graph.positions.numpy()[order], graph.species.numpy()[order], cutoff=graph.cutoff))
+    permuted = predict(
+        Graph.build(
+            graph.positions.numpy()[order], graph.species.numpy()[order], cutoff=graph.cutoff
+        )
+    )
     assert abs(permuted.energy - reference.energy).item() < bound
     assert (permuted.forces - reference.forces[order]).abs().max() < bound
 
@@ -106,11 +114,18 @@ def test_two_calls_are_bit_identical(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batch_equals_singles(kind):
-    predict, graphs = model(kind), [molecule(4, seed=1), crystal(), molecule(7, seed=2), molecule(1)]
+    predict, graphs = (
+        model(kind),
+        [molecule(4, seed=1), crystal(), molecule(7, seed=2), molecule(1)],
+    )
     together = predict(batch(graphs))
     alone = [predict(graph) for graph in graphs]
-    torch.testing.assert_close(together.energy, torch.cat([p.energy for p in alone]), rtol=0, atol=1e-10)
-    torch.testing.assert_close(together.forces, torch.cat([p.forces for p in alone]), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        together.energy, torch.cat([p.energy for p in alone]), rtol=0, atol=1e-10
+    )
+    torch.testing.assert_close(
+        together.forces, torch.cat([p.forces for p in alone]), rtol=0, atol=1e-10
+    )
     if kind == "equilibrium":
         assert together.passes.tolist() == [p.passes.item() for p in alone]
 
@@ -120,11 +135,17 @@ def test_far_molecules_are_the_sum_of_their_parts(kind):
     predict = model(kind)
     a, b = molecule(5, seed=3), molecule(4, seed=4, shift=(100.0, 0.0, 0.0))
     both = Graph.build(
-        np.concatenate([a.positions, b.positions]), np.concatenate([a.species, b.species]), cutoff=a.cutoff
+        np.concatenate([a.positions, b.positions]),
+        np.concatenate([a.species, b.species]),
+        cutoff=a.cutoff,
     )
     together = predict(both)
-    torch.testing.assert_close(together.energy, predict(a).energy + predict(b).energy, rtol=0, atol=1e-9)
-    torch.testing.assert_close(together.forces, torch.cat([predict(a).forces, predict(b).forces]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        together.energy, predict(a).energy + predict(b).energy, rtol=0, atol=1e-9
+    )
+    torch.testing.assert_close(
+        together.forces, torch.cat([predict(a).forces, predict(b).forces]), rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,7 +187,9 @@ def test_edges_along_the_axes_are_exact(kind, axis):
     aligned = predict(Graph.build(line * direction, [8, 6, 1], cutoff=4.0))
     general = predict(Graph.build(line * (rotation() @ direction), [8, 6, 1], cutoff=4.0))
     torch.testing.assert_close(aligned.energy, general.energy, rtol=0, atol=1e-9)
-    torch.testing.assert_close(aligned.forces, aligned.forces * torch.from_numpy(direction), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        aligned.forces, aligned.forces * torch.from_numpy(direction), rtol=0, atol=1e-9
+    )
     torch.testing.assert_close(
         aligned.forces @ torch.from_numpy(direction),
         general.forces @ torch.from_numpy(rotation() @ direction),
@@ -179,7 +202,9 @@ def test_warm_start_equals_cold_start_within_the_tolerance():
     for tolerance in (1e-3, 1e-6):
         predict, graph = potential(tolerance=tolerance), molecule()
         cold = predict(graph)
-        near = predict(moved(graph, graph.positions + 1e-3 * torch.randn(6, 3, dtype=torch.float64)))
+        near = predict(
+            moved(graph, graph.positions + 1e-3 * torch.randn(6, 3, dtype=torch.float64))
+        )
         warm = predict(graph, start=near.equilibrium)
         scale = cold.forces.abs().max()
         assert (warm.forces - cold.forces).abs().max() < 20 * tolerance * scale

@@ -48,6 +48,8 @@ def test_training_and_prediction_agree():
 def test_jacobian_penalty_can_be_trained():
     model = potential(tolerance=1e-8).train()
     prediction = model(molecule(), penalty=True)
-    gradients = torch.autograd.grad(prediction.penalty, list(model.cell.parameters()), allow_unused=True)
+    gradients = torch.autograd.grad(
+        prediction.penalty, list(model.cell.parameters()), allow_unused=True
+    )
     assert any(g is not None and g.abs().max() > 0 for g in gradients)
     assert model(molecule()).penalty is None

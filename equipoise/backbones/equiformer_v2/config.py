@@ -44,7 +44,9 @@ class EquiformerV2Config:
         if not 0 <= self.mmax <= self.lmax:
             raise ValueError(f"mmax must lie between 0 and lmax={self.lmax}, received {self.mmax}")
         if self.hidden % self.heads:
-            raise ValueError(f"hidden must be a multiple of heads={self.heads}, received {self.hidden}")
+            raise ValueError(
+                f"hidden must be a multiple of heads={self.heads}, received {self.hidden}"
+            )
         if not self.cutoff > 0:
             raise ValueError(f"cutoff must be > 0 Å, received {self.cutoff}")
         if self.norm not in ("pre", "post"):

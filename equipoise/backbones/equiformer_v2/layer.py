@@ -26,13 +26,19 @@ class Attention(nn.Module):
         lmax, mmax, hidden = config.lmax, config.mmax, config.hidden
         self.heads, self.width = config.heads, hidden // config.heads
         self.ends = SO3Linear(lmax, config.channels, 2 * hidden, gain=0.5**0.5)
-        self.first = SO2Linear(lmax, mmax, hidden, hidden, extra_scalars=2 * hidden, reflection=config.reflection)
+        self.first = SO2Linear(
+            lmax, mmax, hidden, hidden, extra_scalars=2 * hidden, reflection=config.reflection
+        )
         self.second = SO2Linear(lmax, mmax, hidden, hidden, reflection=config.reflection)
         self.score_norm = nn.LayerNorm(hidden // config.heads)
-        self.score = nn.Parameter(torch.randn(config.heads, hidden // config.heads) * (config.heads / hidden) ** 0.5)
+        self.score = nn.Parameter(
+            torch.randn(config.heads, hidden // config.heads) * (config.heads / hidden) ** 0.5
+        )
         self.out = SO3Linear(lmax, hidden, config.channels)
 
-    def forward(self, z, radial, envelope, wigner, senders, receivers) -> Float[Tensor, "atoms K C"]:
+    def forward(
+        self, z, radial, envelope, wigner, senders, receivers
+    ) -> Float[Tensor, "atoms K C"]:
         """Arguments as in the context of the network; ``radial`` is this layer's."""
         source, target = self.ends(z).chunk(2, dim=2)
         # index_select rather than indexing: its derivative is an index_add, several times faster than an index_put.

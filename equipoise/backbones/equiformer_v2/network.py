@@ -19,11 +19,13 @@ class Context(NamedTuple):
 
     wigner: Float[Tensor, "edges M K"]  # to the frame of each edge
     radial: Float[Tensor, "layers edges M hidden"]  # message weights
-    degree: Float[Tensor, "edges lmax+1 C"]  # weights of the edge-degree embedding, envelope included
-    envelope: Float[Tensor, "edges"]
-    element: Int[Tensor, "atoms"]  # index into the potential's elements
-    senders: Int[Tensor, "edges"]
-    receivers: Int[Tensor, "edges"]
+    degree: Float[
+        Tensor, "edges lmax+1 C"
+    ]  # weights of the edge-degree embedding, envelope included
+    envelope: Float[Tensor, " edges"]
+    element: Int[Tensor, " atoms"]  # index into the potential's elements
+    senders: Int[Tensor, " edges"]
+    receivers: Int[Tensor, " edges"]
 
 
 class EquiformerV2(Backbone):
@@ -42,7 +44,9 @@ class EquiformerV2(Backbone):
 
     site = "node"
 
-    def __init__(self, config: EquiformerV2Config, *, elements: tuple[int, ...], mean_neighbours: float):
+    def __init__(
+        self, config: EquiformerV2Config, *, elements: tuple[int, ...], mean_neighbours: float
+    ):
         super().__init__()
         self.config = config
         self.space = SphericalSpace(config.lmax, config.channels)
@@ -54,7 +58,9 @@ class EquiformerV2(Backbone):
         rows = edge_rows(config.lmax, config.mmax)
         # One radial weight per degree and |m|, shared by the cosine and the sine part.
         kinds = sorted({(degree, abs(m)) for degree, m in rows})
-        self.register_buffer("kind", torch.tensor([kinds.index((d, abs(m))) for d, m in rows]), persistent=False)
+        self.register_buffer(
+            "kind", torch.tensor([kinds.index((d, abs(m))) for d, m in rows]), persistent=False
+        )
         self.bessel = Bessel(config.radial, config.cutoff)
         self.wigner = Wigner(config.lmax, config.mmax)
         self.atoms = nn.Embedding(count, config.channels)
@@ -76,9 +82,16 @@ class EquiformerV2(Backbone):
         element = self.lookup[graph.species]
         pair = element[graph.senders] * self.atoms.num_embeddings + element[graph.receivers]
         cut = envelope(distance, config.cutoff)
-        hidden = self.hidden(self.radial(self.bessel(distance) * cut.unsqueeze(1)) + self.pairs(pair))
-        weights = self.messages(hidden).unflatten(1, (config.layers, -1, config.hidden)).transpose(0, 1)
-        degree = self.degrees(hidden).unflatten(1, (config.lmax + 1, config.channels)) * cut[:, None, None]
+        hidden = self.hidden(
+            self.radial(self.bessel(distance) * cut.unsqueeze(1)) + self.pairs(pair)
+        )
+        weights = (
+            self.messages(hidden).unflatten(1, (config.layers, -1, config.hidden)).transpose(0, 1)
+        )
+        degree = (
+            self.degrees(hidden).unflatten(1, (config.lmax + 1, config.channels))
+            * cut[:, None, None]
+        )
         return Context(
             wigner=self.wigner(edge_quaternion(unit)),
             radial=weights[:, :, self.kind],
@@ -93,13 +106,19 @@ class EquiformerV2(Backbone):
         """Element embedding plus Σ_j r(d_ij) Y(n_ij), which the m = 0 rows of the frame give for nothing."""
         axial = context.wigner[:, : self.config.lmax + 1].transpose(1, 2)
         edges = (axial @ context.degree) * self.scale
-        z = torch.zeros(len(context.element), *self.space.shape, dtype=edges.dtype, device=edges.device)
+        z = torch.zeros(
+            len(context.element), *self.space.shape, dtype=edges.dtype, device=edges.device
+        )
         z = z.index_add(0, context.receivers, edges)
-        return z + nn.functional.pad(self.atoms(context.element).unsqueeze(1), (0, 0, 0, z.shape[1] - 1))
+        return z + nn.functional.pad(
+            self.atoms(context.element).unsqueeze(1), (0, 0, 0, z.shape[1] - 1)
+        )
 
     def update(self, z: Float[Tensor, "atoms K C"], context: Context) -> Float[Tensor, "atoms K C"]:
         for block, radial in zip(self.blocks, context.radial, strict=True):
-            z = block(z, radial, context.envelope, context.wigner, context.senders, context.receivers)
+            z = block(
+                z, radial, context.envelope, context.wigner, context.senders, context.receivers
+            )
         return z
 
     def readout(self, z: Float[Tensor, "atoms K C"], context: Context) -> Float[Tensor, "atoms C"]:

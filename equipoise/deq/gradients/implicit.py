@@ -36,7 +36,9 @@ class Transposed:
             z = z.detach().requires_grad_()
             mapped = self.f(z, *[a.detach() for a in args])
         source = source.detach()
-        return lambda adjoint: torch.autograd.grad(mapped, z, adjoint, retain_graph=True)[0] + source
+        return lambda adjoint: (
+            torch.autograd.grad(mapped, z, adjoint, retain_graph=True)[0] + source
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Implicit(Gradient):
     final: Solver | None = None
     observer: Callable[[Solution], None] | None = None
 
-    def attach(self, f: Callable[..., Tensor], value: Tensor, args: tuple[Tensor, ...], inner: Inner) -> Tensor:
+    def attach(
+        self, f: Callable[..., Tensor], value: Tensor, args: tuple[Tensor, ...], inner: Inner
+    ) -> Tensor:
         return _ImplicitFunction.apply(f, self, inner, value, *args)
 
 
@@ -90,7 +94,11 @@ class _ImplicitFunction(torch.autograd.Function):
             inputs = [arg.view_as(arg) if arg.requires_grad else arg for arg in args]
             mapped = f(z if create_graph else z.detach(), *inputs)
         found = torch.autograd.grad(
-            mapped, [inputs[i] for i in wanted], adjoint, create_graph=create_graph, allow_unused=True
+            mapped,
+            [inputs[i] for i in wanted],
+            adjoint,
+            create_graph=create_graph,
+            allow_unused=True,
         )
         gradients: list[Tensor | None] = [None] * len(args)
         for i, value in zip(wanted, found, strict=True):

@@ -32,7 +32,9 @@ class Phantom(Gradient):
         if not 0 < self.damping <= 1:
             raise ValueError(f"damping must lie in (0, 1], received {self.damping}")
 
-    def attach(self, f: Callable[..., Tensor], value: Tensor, args: tuple[Tensor, ...], inner: Inner) -> Tensor:
+    def attach(
+        self, f: Callable[..., Tensor], value: Tensor, args: tuple[Tensor, ...], inner: Inner
+    ) -> Tensor:
         for _ in range(self.steps):
             value = (1 - self.damping) * value + self.damping * f(value, *args)
         return value

@@ -51,7 +51,9 @@ class Anderson(Solver):
         size = start.numel() // rows
         steps = start.new_zeros(rows, self.window, size)
         changes = start.new_zeros(rows, self.window, size)
-        gram = torch.zeros(inner.structures, self.window, self.window, dtype=torch.float64, device=start.device)
+        gram = torch.zeros(
+            inner.structures, self.window, self.window, dtype=torch.float64, device=start.device
+        )
         for k in range(self.max_passes):
             mapped = evaluate(f, z)
             change = mapped - z
