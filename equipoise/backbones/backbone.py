@@ -28,17 +28,17 @@ class Backbone(nn.Module, abc.ABC):
         """
 
     @abc.abstractmethod
-    def start(self, context: tuple[Tensor, ...]) -> Float[Tensor, "rows *shape"]:
+    def start(self, context: tuple[Tensor, ...]) -> Float[Tensor, "rows ..."]:
         """The embedding of the structure in the state space."""
 
     @abc.abstractmethod
     def update(
-        self, z: Float[Tensor, "rows *shape"], context: tuple[Tensor, ...]
-    ) -> Float[Tensor, "rows *shape"]:
+        self, z: Float[Tensor, "rows ..."], context: tuple[Tensor, ...]
+    ) -> Float[Tensor, "rows ..."]:
         """All layers, once."""
 
     @abc.abstractmethod
     def readout(
-        self, z: Float[Tensor, "rows *shape"], context: tuple[Tensor, ...]
+        self, z: Float[Tensor, "rows ..."], context: tuple[Tensor, ...]
     ) -> Float[Tensor, "atoms features"]:
         """Invariant features of each atom."""

@@ -1,8 +1,9 @@
 """Where each (l, m) coefficient stands.
 
 Node features are ``[rows, K, channels]`` with K = (lmax+1)², l = 0, 1, … and m = -l … l inside ("degree order").
-In the frame of an edge only |m| <= mmax is kept, sorted by m first ("order order"): m = 0 for l = 0 … lmax, then for each
-m = 1 … mmax the cosine part (+m) for l = m … lmax and the sine part (-m) likewise. Each SO(2) weight then acts on a contiguous slice.
+In the frame of an edge only |m| <= mmax is kept, sorted by m first ("edge-frame order"): m = 0 for l = 0 … lmax, then for each
+m = 1 … mmax the cosine part (+m) for l = m … lmax and the sine part (-m) likewise. Each SO(2) weight then acts on
+a contiguous slice.
 """
 
 from functools import cache
