@@ -1,7 +1,7 @@
 # Two commands matter to a newcomer: `make quickstart` and `make test`. Both may be repeated at will:
 # stamps inside $(VENV) remember what is already installed.
 #
-#   make quickstart                        train, evaluate, simulate, report; at most 8 minutes on two cores
+#   make quickstart                        train, evaluate, simulate, report; at most 8 minutes with the installation
 #   make quickstart ARGS="--minutes 2"     the same, shorter
 #   make test | test-slow | docs | lint | clean
 #
@@ -19,13 +19,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_AR
 # them make small tensor operations several times slower.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-# PASSIVE: threads that wait for one another sleep instead of spinning. With a browser open beside it,
-# two spinning threads on two cores were measured to be ten times slower than one.
-
 .PHONY: quickstart install test test-slow docs lint clean
 
 quickstart: install
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/equipoise quickstart $(ARGS)
+	$(BIN)/equipoise quickstart $(ARGS)
 
 install: $(VENV)/.installed
 

@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from equipoise.equivariant.layout import degree_average, degrees
-from equipoise.equivariant.so3_linear import on_scalars
+from equipoise.equivariant.layout import degree_average
 
 
 class EquivariantNorm(nn.Module):
@@ -31,12 +30,19 @@ class EquivariantNorm(nn.Module):
         self.epsilon = epsilon
         self.weight = nn.Parameter(torch.ones(lmax + 1, channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        weight = degree_average(lmax).sum(1) / (lmax + 1)
-        self.register_buffer("balance", weight.unsqueeze(1), persistent=False)
-        self.register_buffer("degree", torch.tensor(degrees(lmax)), persistent=False)
+        average = degree_average(lmax)
+        balance = average.sum(1, keepdim=True) / (lmax + 1)
+        self.register_buffer("balance", balance, persistent=False)
+        self.register_buffer("expand", (average > 0).double(), persistent=False)
+        scalar = torch.zeros(len(average), 1, dtype=torch.float64)
+        scalar[0] = 1
+        self.register_buffer("scalar", scalar, persistent=False)
 
     def forward(self, x: Float[Tensor, "rows K C"]) -> Float[Tensor, "rows K C"]:
         """Normalise; rows are independent."""
         power = x.square().mean(-1) @ self.balance.to(x.dtype)  # [rows, 1]
         scale = torch.rsqrt(power + self.epsilon).unsqueeze(-1)
-        return x * scale * self.weight[self.degree] + on_scalars(self.bias, x.shape[1])
+        # A product with ones and zeros spreads weights over m and a bias over nothing but l = 0;
+        # indexing and padding take several times longer on arrays this small.
+        weight, bias = self.expand.to(x.dtype) @ self.weight, self.scalar.to(x.dtype) * self.bias
+        return torch.addcmul(bias, x * scale, weight)

@@ -5,7 +5,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.equivariant.layout import check_degrees
-from equipoise.equivariant.so3_linear import on_scalars
 
 
 class SO2Linear(nn.Module):
@@ -65,9 +64,11 @@ class SO2Linear(nn.Module):
         orders = [2 * (width - m) for m in range(1, self.mmax + 1)]
         axial, *blocks = x.split([width, *orders], dim=1)
         axial = axial.flatten(1) @ self.axial
-        extra, axial = axial.split([self.extra_scalars, width * self.out_channels], dim=1)
-        bias_extra, bias = self.bias.split([self.extra_scalars, self.out_channels])
-        parts = [axial.view(edges, width, self.out_channels) + on_scalars(bias, width)]
+        # The bias belongs to the extra scalars and to l = 0: the first columns.
+        first, axial = axial.split([len(self.bias), axial.shape[1] - len(self.bias)], dim=1)
+        first = first + self.bias
+        extra, scalars = first.split([self.extra_scalars, self.out_channels], dim=1)
+        parts = [scalars.unsqueeze(1), axial.unflatten(1, (self.lmax, self.out_channels))]
         for n, block, weight in zip(orders, blocks, self.orders, strict=True):
             block = block.unflatten(1, (2, n // 2)).flatten(2) @ weight
             if not self.reflection:
@@ -76,4 +77,4 @@ class SO2Linear(nn.Module):
                 swapped = imaginary.unbind(1)
                 block = torch.stack([cosine - swapped[1], sine + swapped[0]], dim=1)
             parts.append(block.view(edges, n, self.out_channels))
-        return torch.cat(parts, dim=1), extra + bias_extra
+        return torch.cat(parts, dim=1), extra

@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from equipoise.equivariant.layout import degrees
-
 
 class SO3Linear(nn.Module):
     """y_lm = W_l x_lm, plus a bias on l = 0.
@@ -27,19 +25,22 @@ class SO3Linear(nn.Module):
         gain: float = 1.0,
     ):
         super().__init__()
+        self.sizes = [2 * degree + 1 for degree in range(lmax + 1)]
         self.weight = nn.Parameter(
             torch.randn(lmax + 1, in_channels, out_channels) * gain / in_channels**0.5
         )
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.register_buffer("degree", torch.tensor(degrees(lmax)), persistent=False)
 
     def forward(self, x: Float[Tensor, "rows K C"]) -> Float[Tensor, "rows K O"]:
         """Apply the map; rows are independent."""
-        # [K, rows, C] @ [K, C, O]: one batched product for all degrees.
-        y = torch.bmm(x.transpose(0, 1), self.weight[self.degree]).transpose(0, 1)
-        return y if self.bias is None else y + on_scalars(self.bias, y.shape[1])
-
-
-def on_scalars(bias: Float[Tensor, " C"], rows: int) -> Float[Tensor, "K C"]:
-    """A bias that only l = 0 sees, padded with zeros: adding it costs less than taking the coefficients apart."""
-    return nn.functional.pad(bias.unsqueeze(0), (0, 0, 0, rows - 1))
+        # One product per degree. A single batched one would need a copy of W_l for every m, and its
+        # derivative would have to add the copies up again, at every pass.
+        parts = zip(x.split(self.sizes, dim=1), self.weight, strict=True)
+        first, *rest = [part.flatten(0, 1) @ weight for part, weight in parts]
+        if self.bias is not None:
+            first = first + self.bias
+        parts = [
+            y.unflatten(0, (len(x), size))
+            for y, size in zip([first, *rest], self.sizes, strict=True)
+        ]
+        return torch.cat(parts, dim=1)

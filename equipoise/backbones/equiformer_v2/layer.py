@@ -80,8 +80,9 @@ class FeedForward(nn.Module):
         a, b = self.factors(z).chunk(2, dim=2)
         gate, scalar = self.scalars(z[:, 0]).chunk(2, dim=1)
         y = self.product(a, b) * gate.sigmoid().unsqueeze(1)
-        scalar = nn.functional.silu(scalar).unsqueeze(1)
-        return self.out(y + nn.functional.pad(scalar, (0, 0, 0, y.shape[1] - 1)))
+        scalars, rest = y.split([1, y.shape[1] - 1], dim=1)
+        scalars = scalars + nn.functional.silu(scalar).unsqueeze(1)
+        return self.out(torch.cat([scalars, rest], dim=1))
 
 
 class Block(nn.Module):
