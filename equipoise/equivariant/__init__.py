@@ -7,7 +7,9 @@ from equipoise.equivariant.norm import EquivariantNorm as EquivariantNorm
 from equipoise.equivariant.so2_linear import SO2Linear as SO2Linear
 from equipoise.equivariant.so3_linear import SO3Linear as SO3Linear
 from equipoise.equivariant.space import SphericalSpace as SphericalSpace
+from equipoise.equivariant.sphere import SphereActivation as SphereActivation
 from equipoise.equivariant.sphere import SphereProduct as SphereProduct
+from equipoise.equivariant.sphere import equiangular_grid as equiangular_grid
 from equipoise.equivariant.sphere import quadrature as quadrature
 from equipoise.equivariant.spherical_harmonics import spherical_harmonics as spherical_harmonics
 from equipoise.equivariant.wigner import Wigner as Wigner

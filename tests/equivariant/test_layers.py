@@ -1,5 +1,6 @@
 import math
 
+import e3nn.o3
 import pytest
 import torch
 
@@ -7,10 +8,13 @@ from equipoise.equivariant import (
     EquivariantNorm,
     SO2Linear,
     SO3Linear,
+    SphereActivation,
     SphereProduct,
     SphericalSpace,
+    degrees,
     edge_gate,
     edge_rows,
+    equiangular_grid,
     quadrature,
     spherical_harmonics,
 )
@@ -110,6 +114,36 @@ def test_sphere_product_is_exact(lmax):
 
 def test_sphere_product_needs_only_fifty_points_at_degree_three():
     assert SphereProduct(3).to_grid.shape == (50, 16)
+
+
+def test_equiangular_grid_equals_that_of_e3nn():
+    to_grid = e3nn.o3.ToS2Grid(3, (14, 14), normalization="component", dtype=F64)
+    from_grid = e3nn.o3.FromS2Grid((14, 14), 3, normalization="component", dtype=F64)
+    points, weights = equiangular_grid(14)
+    x = torch.randn(2, 16, 3, dtype=F64)
+    activation = SphereActivation(3, points, weights)
+    # e3nn divides degree l by √((2l+1) (lmax+1)) on the way to the grid and multiplies on the way back.
+    scale = torch.tensor([((2 * degree + 1) * 4) ** -0.5 for degree in degrees(3)], dtype=F64)[:, None]
+    values = to_grid(x.transpose(1, 2))
+    expected = from_grid(torch.nn.functional.silu(values)).transpose(1, 2)
+    torch.testing.assert_close(activation(x * scale) / scale, expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="resolution must be even and >= 2, received 7"):
+        equiangular_grid(7)
+
+
+def test_sampled_activation_violates_what_the_product_keeps():
+    space = SphericalSpace(3, 4)
+    x, turn = (
+        torch.randn(3, 16, 4, dtype=F64),
+        torch.nn.functional.normalize(torch.randn(4, dtype=F64), dim=0),
+    )
+
+    def violation(layer):
+        return (layer(space.act(x, turn)) - space.act(layer(x), turn)).abs().max().item()
+
+    product = SphereProduct(3)
+    assert violation(SphereActivation(3, *equiangular_grid(14))) > 1e-6
+    assert violation(lambda x: product(x, x)) < 1e-12
 
 
 def test_space_speaks_e3nn():

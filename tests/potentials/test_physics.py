@@ -217,3 +217,14 @@ def test_lagrangian_energy_has_a_second_order_error():
     exact = potential(tolerance=1e-12)(graph).energy.item()
     errors = [abs(potential(tolerance=t)(graph).energy.item() - exact) for t in (1e-2, 1e-4)]
     assert errors[1] < 1e-3 * errors[0] + 1e-9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_gives_the_same_numbers(kind):
+    graph, predict = batch([molecule(5), crystal(), molecule(1)]), model(kind)
+    expected = predict(graph)
+    found = predict.to("cuda")(graph)
+    assert found.forces.device.type == "cuda"
+    torch.testing.assert_close(found.energy.cpu(), expected.energy, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.forces.cpu(), expected.forces, rtol=0, atol=1e-8)
