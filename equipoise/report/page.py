@@ -88,8 +88,8 @@ _PICTURES = (
     _Picture(
         "learning_curve.png",
         "Learning curve",
-        "Mean absolute errors after every epoch. Dashed: published test errors of networks trained "
-        "for days on GPUs, where we know of any for this data.",
+        "Mean absolute errors after every epoch. Dashed: published test errors of full-size "
+        "networks trained on GPUs, where we know of any for this data.",
         _learning,
         "<code>equipoise train RECIPE --folder RUN</code> writes log.csv.",
     ),

@@ -1,7 +1,7 @@
 """Errors other people have published, to stand beside ours.
 
 Every entry names its source. They are levels to look up to, not a race won or lost: those networks
-were trained for days on GPUs at full size, a quickstart takes minutes on two CPU cores.
+are of full size and were trained on GPUs, a quickstart takes minutes on two CPU cores.
 """
 
 from dataclasses import dataclass

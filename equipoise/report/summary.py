@@ -60,7 +60,7 @@ def results_table(run: RunFolder) -> str | None:
         )
     )
     for each in published_for(run.data_name):
-        note = f"published [{each.reference}]: full size, trained for days on GPUs"
+        note = f"published [{each.reference}]: full-size networks, trained on GPUs"
         rows.append(_row(each.model, each.energy_mae_mev, each.force_mae_mev, note))
     head = "<tr><th>Model</th><th>Energy MAE (meV)</th><th>Force MAE (meV/Å)</th><th>How</th></tr>"
     sources = sorted({(each.reference, each.source) for each in published_for(run.data_name)})

@@ -30,7 +30,7 @@ def evaluation_table(evaluation: Evaluation, *, model: str, data: str) -> Table:
         row = (_number(each.energy_mae_mev), "", _number(each.force_mae_mev), "")
         table.add_row(f"{each.model} (published)", *row, style="dim")
     if published_for(data):
-        table.title += " (published: trained for days on GPUs)"
+        table.title += " (published: trained at full size on GPUs)"
     table.caption = (
         f"{evaluation.structures} structures, {evaluation.passes_mean:.1f} passes and "
         f"{1000 * evaluation.seconds_per_structure:.2g} ms each"
