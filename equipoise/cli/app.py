@@ -48,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Conservative machine-learned force fields whose network is a deep equilibrium model.\n\n"
     "New here? [bold]equipoise quickstart[/] trains a small potential for ethanol, measures it, "
-    "simulates with it and writes a report, in about eight minutes on two CPU cores.",
+    "simulates with it and writes a report, in about six minutes on two CPU cores.",
     epilog="Units everywhere: eV, Å, fs, K; forces in eV/Å, stress in eV/Å³. Ctrl-C stops training "
     "and dynamics safely: the same command goes on where it stopped.",
 )

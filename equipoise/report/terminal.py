@@ -92,7 +92,8 @@ def model_table(header: dict[str, Any], *, parameters: int) -> Table:
                 f"{symbol} {energy:.4f}"
                 for symbol, energy in zip(elements, statistics["reference_energies"], strict=True)
             )
-            + "  eV",
+            # Of a single molecule only the sum is determined: H comes out at -616 eV for ethanol.
+            + "  eV (a fit: only their sum over a molecule means anything)",
         ),
         ("training forces", f"{1000 * statistics['force_rms']:.0f} meV/Å rms"),
         ("parameters", f"{parameters:,}"),

@@ -123,7 +123,9 @@ def test_equiangular_grid_equals_that_of_e3nn():
     x = torch.randn(2, 16, 3, dtype=F64)
     activation = SphereActivation(3, points, weights)
     # e3nn divides degree l by √((2l+1) (lmax+1)) on the way to the grid and multiplies on the way back.
-    scale = torch.tensor([((2 * degree + 1) * 4) ** -0.5 for degree in degrees(3)], dtype=F64)[:, None]
+    scale = torch.tensor([((2 * degree + 1) * 4) ** -0.5 for degree in degrees(3)], dtype=F64)[
+        :, None
+    ]
     values = to_grid(x.transpose(1, 2))
     expected = from_grid(torch.nn.functional.silu(values)).transpose(1, 2)
     torch.testing.assert_close(activation(x * scale) / scale, expected, rtol=0, atol=1e-6)
