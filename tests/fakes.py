@@ -52,6 +52,7 @@ class FakePotential(nn.Module):
         forces: bool = True,
         stress: bool = False,
         penalty: bool = False,
+        unrolled: int | None = None,
         unconverged: str = "error",
     ) -> Prediction:
         call, self.calls = self.calls, self.calls + 1

@@ -15,7 +15,7 @@ from equipoise.backbones.equiformer_v2 import EquiformerV2Config
 from equipoise.cli import app, learn, move, quickstart
 from equipoise.data import rmd17
 from equipoise.potentials import PotentialConfig, Statistics, build, save
-from equipoise.train import recipe_names
+from equipoise.train import datasets, recipe_names
 
 COMMANDS = ("train", "evaluate", "md", "relax", "info", "report", "quickstart")
 NARROW = [
@@ -166,13 +166,78 @@ def test_evaluate_on_ethanol(model: Path) -> None:
     assert not Path("runs").exists(), "nothing is written unless asked for"
     run("evaluate", model, "--data", "rmd17:ethanol", "--limit", 2, "--folder", "there")
     assert Path("there/evaluation.npz").is_file()
+    assert "Errors on rmd17:ethanol" in " ".join(result.stdout.split())
+
+
+def test_evaluate_reads_labels_as_in_training(settings: list[str], here: Path) -> None:
+    """Energies of two methods in one file; the model learned from those under dft_energy."""
+    structures = [graph.to_ase()[0] for graph in rmd17("ethanol", cutoff=5.0).test[:12]]
+    for atoms in structures:
+        atoms.info |= {"dft_energy": atoms.get_potential_energy(), "REF_energy": 7.0}
+        atoms.arrays["dft_forces"] = atoms.get_forces()
+        atoms.calc = None
+    ase.io.write("two.extxyz", structures)
+    keys = ["data.energy_key=dft_energy", "data.forces_key=dft_forces"]
+    files = ["data.train=two.extxyz", "data.test=two.extxyz"]
+    said = run("train", "quickstart", *settings, *files, *keys, "--folder", "run").stderr
+    assert "energy from 'dft_energy', forces from 'dft_forces'" in said
+
+    said = run("evaluate", "run", "--data", "two.extxyz").stderr
+    assert "energy from 'dft_energy'; forces from 'dft_forces'" in said
+    assert not Path("run/evaluation.json").exists(), "kept for the run's own test set"
+    said = run("evaluate", "run", "--data", "two.extxyz", "--energy-key", "REF_energy").stderr
+    assert "energy from 'REF_energy'; forces from 'dft_forces'" in said
+    Path("two.extxyz").rename("test.extxyz")  # the training file is not needed to evaluate
+    run("evaluate", "run", "--data", "test.extxyz", "--folder", "run")
+    assert json.loads(Path("run/evaluation.json").read_text())["data"] == "test.extxyz"
+
+    ase.io.write("bare.extxyz", molecule("CH3CH2OH"))
+    text = message("evaluate", "run", "--data", "bare.extxyz", "--energy-key", "E")
+    assert "has the energy key 'E'" in text
+
+
+def test_messages_name_options_that_exist(model: Path, here: Path) -> None:
+    ase.io.write("bare.extxyz", [molecule("CH3CH2OH")] * 60)
+    text = message("evaluate", model, "--data", "bare.extxyz")
+    assert "Give --energy-key and --forces-key" in text
+    text = message("train", "quickstart", "data.source=file", "data.train=bare.extxyz")
+    assert "Give data.energy_key and data.forces_key" in text
+    text = message("evaluate", model, "--data", "rmd17:ethanol", "--energy-key", "E")
+    assert "fixed names, received --energy-key E" in text
+
+
+def test_evaluate_on_the_split_of_the_training(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def official(molecule: str, split: int, **settings: object) -> object:
+        asked.append((molecule, split, settings["folder"]))
+        raise ValueError("that is all")
+
+    config = PotentialConfig(
+        backbone=EquiformerV2Config(channels=8, lmax=1, mmax=1, heads=2, hidden=8, ffn=8)
+    )
+    potential = build(config, Statistics((1, 6, 8), (0.0, 0.0, 0.0), 1.0, 8.0, 9.0), seed=0)
+    data = {"source": "rmd17", "molecule": "aspirin", "split": 3, "folder": "official"}
+    save(potential, "m.safetensors", extra={"recipe": {"data": data}})
+    monkeypatch.setattr(datasets, "rmd17", official)
+    for more in (
+        [],
+        ["--data", "rmd17:aspirin"],
+        ["--data", "rmd17:aspirin", "--data-folder", "here"],
+        ["--data", "rmd17:uracil"],
+    ):
+        message("evaluate", "m.safetensors", *more)
+    aspirin = ("aspirin", 3, "official")
+    assert asked == [aspirin, aspirin, ("aspirin", 3, "here"), ("uracil", 1, None)]
 
 
 def test_md_starts_from_ethanol_by_itself(model: Path) -> None:
     text = " ".join(run("md", model, "--steps", 2, "--ensemble", "langevin").stdout.split())
     assert "C2H6O" in text
     assert "energy drift" not in text
-    assert Path("runs/tiny/md/log.csv").is_file()
+    assert Path("runs/tiny-md/md/log.csv").is_file()
 
 
 def test_relax_that_does_not_converge(model: Path, water: Path) -> None:
@@ -222,6 +287,8 @@ def test_quickstart(monkeypatch: pytest.MonkeyPatch, settings: list[str]) -> Non
         (["train", "quickstart", "potential.backbone.chanels=3"], "did you mean 'channels'?"),
         (["train", "quickstart", "training.epochs"], "must be written key=value"),
         (["train", "nowhere.yaml"], "does not exist"),
+        (["train", "EMPTY"], "is a folder without recipe.yaml"),
+        (["evaluate", "MODEL", "--data", "BROKEN", "--data-folder", "x"], "is for rmd17:MOLECULE"),
         (["evaluate", "MODEL", "--data", "nowhere.xyz"], "nowhere.xyz"),
         (["evaluate", "MODEL", "--data", "rmd17:etanol"], "did you mean 'ethanol'?"),
         (["evaluate", "MODEL"], "does not say what it was trained on"),

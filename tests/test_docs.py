@@ -1,9 +1,9 @@
 """Every command and script of the documentation is carried out, in the order it is read.
 
 A block of ```bash or ```python in README.md or docs/*.md runs in a folder that holds `mine.extxyz`
-(60 labelled structures) and `start.xyz`; a block of ```yaml becomes `mine.yaml` there. Commands run
-as they stand, but with settings appended that make them tiny (`TINY`). A block that must not run
-says why, in the line above it:
+(60 labelled structures), `test.extxyz` (20 others) and `start.xyz`; a block of ```yaml becomes
+`mine.yaml` there. Commands run as they stand, but with settings appended that make them tiny
+(`TINY`). A block that must not run says why, in the line above it:
 
     <!-- notest: installs -->
 """
@@ -74,12 +74,13 @@ def tiny(script: str) -> str:
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
     """A folder with what a reader of the documentation is said to have."""
-    structures = [graph.to_ase()[0] for graph in rmd17("ethanol", cutoff=5.0).test[:60]]
+    structures = [graph.to_ase()[0] for graph in rmd17("ethanol", cutoff=5.0).test[:80]]
     for atoms in structures:
         atoms.info["REF_energy"] = atoms.get_potential_energy()
         atoms.arrays["REF_forces"] = atoms.get_forces()
         atoms.calc = None
-    ase.io.write(tmp_path / "mine.extxyz", structures)
+    ase.io.write(tmp_path / "mine.extxyz", structures[:60])
+    ase.io.write(tmp_path / "test.extxyz", structures[60:])
     ase.io.write(tmp_path / "start.xyz", structures[0])
     # The command as it would be installed, of this source tree and this interpreter.
     command = tmp_path / "bin" / "equipoise"

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "backbones": {"graph", "equivariant"},
     "potentials": {"backbones", "equivariant", "deq", "graph"},
     "data": {"graph"},
-    "train": {"potentials", "data", "graph"},
+    "train": {"potentials", "equivariant", "data", "graph"},
     "engines": {"potentials", "graph", "deq"},
     "report": {"data", "potentials", "train", "engines"},
     "cli": {"graph", "data", "potentials", "train", "engines", "report", "deq"},

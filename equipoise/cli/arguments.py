@@ -64,15 +64,19 @@ def dtype_of(precision: Precision | None) -> torch.dtype | None:
 
 
 def run_folder(model: str, folder: Path | None) -> Path:
-    """The run folder that results of a model go to."""
+    """The run folder that results of a model go to.
+
+    A model outside a run folder gets one of its own, runs/NAME-md: runs/NAME is where training a
+    recipe of the same name keeps its run, which may be of another potential.
+    """
     if folder is not None:
         return folder
     path = Path(model)
     if path.is_dir():
         return path
-    if (path.parent / "recipe.yaml").is_file():  # the model file inside a run folder
+    if path.is_file() and (path.parent / "recipe.yaml").is_file():  # the file in a run folder
         return path.parent
-    return Path("runs") / path.stem
+    return Path("runs") / f"{path.stem}-md"
 
 
 def read_structure(path: Path | None, cutoff: float) -> ase.Atoms:

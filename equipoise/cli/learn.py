@@ -1,5 +1,8 @@
 """Commands that learn and measure: train, evaluate."""
 
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +18,25 @@ from equipoise.cli.arguments import (
     dtype_of,
     model_file,
 )
-from equipoise.data import Report, read, rmd17
+from equipoise.data import Report, label_keys, read
 from equipoise.graph import Graph
 from equipoise.potentials import describe, load
 from equipoise.report.terminal import evaluation_table, recipe_table
 from equipoise.train import (
+    DataSection,
     FitResult,
     fit,
     load_recipe,
     make_recipe,
-    read_datasets,
+    read_test,
     recipe_keys,
     recipe_names,
 )
 from equipoise.train import evaluate as evaluate_potential
+
+# What the library calls its arguments, and what they are called on the command line.
+IN_A_RECIPE = {"energy_key": "data.energy_key", "forces_key": "data.forces_key"}
+AS_OPTIONS = {"energy_key": "--energy-key", "forces_key": "--forces-key"}
 
 
 @app.command()
@@ -73,7 +81,9 @@ def train(
             f"train needs a recipe: {', '.join(recipe_names())}, a YAML file, or a run folder"
         )
     where = folder or (Path(recipe) if Path(recipe).is_dir() else None)
-    result = fit(load_recipe(recipe, changes or ()), where, resume=not fresh, console=messages)
+    checked = load_recipe(recipe, changes or ())
+    with _in_words_of(IN_A_RECIPE):
+        result = fit(checked, where, resume=not fresh, console=messages)
     stop_if_interrupted(result)
     say(outcome(result))
     say(f"model: {result.model}\nNext:  equipoise evaluate {result.folder}")
@@ -85,17 +95,29 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Labelled structures: a file ASE reads, or rmd17:MOLECULE for the official test "
-            "set (ethanol comes with the package). Default: the test set of the model's recipe."
+            help="Labelled structures: a file ASE reads, an .npz file of rMD17, or rmd17:MOLECULE "
+            "for the official test set of the split the model was trained on (ethanol split 1 "
+            "comes with the package). Default: the test set of the model's recipe."
         ),
     ] = None,
     data_folder: Annotated[
         Path | None,
         typer.Option(help="Folder of the rMD17 files, for molecules other than ethanol."),
     ] = None,
+    energy_key: Annotated[
+        str | None,
+        typer.Option(help="Name of the energies in the file; default: as in training."),
+    ] = None,
+    forces_key: Annotated[
+        str | None,
+        typer.Option(help="Name of the forces in the file; default: as in training."),
+    ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Also write evaluation.json and evaluation.npz into this run folder."),
+        typer.Option(
+            help="Write evaluation.json and evaluation.npz into this run folder. Without --data, "
+            "default: the run folder of the model."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Structures per call.")] = 16,
     limit: Annotated[
@@ -104,17 +126,24 @@ def evaluate(
     precision: PrecisionOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
-    """Measure the errors of a potential on labelled structures."""
+    """Measure the errors of a potential on labelled structures.
+
+    Example: [dim]equipoise evaluate runs/mine --data test.extxyz[/]
+    """
     torch.set_num_threads(threads)
     file = model_file(model)
     potential = load(file, dtype=dtype_of(precision))
-    graphs, name = _labelled(file, data, data_folder, potential.cutoff)
-    graphs = graphs[:limit]
-    say(f"{name}: {Report.of(graphs)}")
-    with messages.status(f"predicting {len(graphs)} structures"):
-        evaluation = evaluate_potential(potential, graphs, batch_size=batch_size)
+    keys = {"energy_key": energy_key, "forces_key": forces_key}
+    with _in_words_of(AS_OPTIONS):
+        graphs, name, labels = _labelled(file, data, data_folder, keys, potential.cutoff)
+        graphs = graphs[:limit]
+        origin = "".join(f"; {kind} from {key!r}" for kind, key in labels.items())
+        say(f"{name}: {Report.of(graphs)}{origin}")
+        with messages.status(f"predicting {len(graphs)} structures"):
+            evaluation = evaluate_potential(potential, graphs, batch_size=batch_size)
     results.print(evaluation_table(evaluation, model=model, data=name))
-    target = folder or (Path(model) if Path(model).is_dir() else None)
+    # The evaluation.json of a run is about its own test set, unless somebody wants it otherwise.
+    target = folder or (Path(model) if Path(model).is_dir() and data is None else None)
     if target is not None:
         evaluation.save(target, model=file, data=name)
         say(f"written: {target / 'evaluation.json'}\nNext:  equipoise md {target}")
@@ -134,23 +163,67 @@ def outcome(result: FitResult) -> str:
     )
 
 
+@contextmanager
+def _in_words_of(names: Mapping[str, str]) -> Iterator[None]:
+    """Lets errors of the library name what a user of the command can give."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        for ours, theirs in names.items():
+            text = re.sub(rf"(?<![\w.]){ours}\b", theirs, text)
+        if text == str(error):
+            raise
+        raise ValueError(text) from error
+
+
 def _labelled(
-    model: str, data: str | None, data_folder: Path | None, cutoff: float
-) -> tuple[list[Graph], str]:
-    """The structures to evaluate on, and what to call them."""
+    model: str,
+    data: str | None,
+    data_folder: Path | None,
+    keys: dict[str, str | None],
+    cutoff: float,
+) -> tuple[list[Graph], str, dict[str, str]]:
+    """The structures to evaluate on, what to call them, and under which keys labels stood."""
+    section = _trained_on(model)
     if data is None:
-        recipe = (describe(model).get("extra") or {}).get("recipe")
-        if recipe is None:
+        if section is None:
             raise ValueError(f"{model} does not say what it was trained on; give --data")
-        section = make_recipe({"data": recipe["data"]}).data
-        if data_folder is not None:
-            section = section.model_copy(update={"folder": str(data_folder)})
-        test = read_datasets(section, cutoff=cutoff).test
-        name = f"rmd17:{section.molecule}" if section.source == "rmd17" else str(section.test)
-        if not test:
+        if section.source == "rmd17":
+            data = f"rmd17:{section.molecule}"
+        elif section.test is None:
             raise ValueError(f"the recipe of {model} names no test structures; give --data")
-        return test, name
+        else:
+            data = section.test
     if data.startswith("rmd17:"):
+        _refuse_keys(keys, data)
         molecule = data.removeprefix("rmd17:")
-        return rmd17(molecule, cutoff=cutoff, folder=data_folder).test, data
-    return read(data, cutoff=cutoff), data
+        official = DataSection(molecule=molecule)
+        if section is not None and (section.source, section.molecule) == ("rmd17", molecule):
+            official = section  # another split would hold structures of the training set
+        if data_folder is not None:
+            official = official.model_copy(update={"folder": str(data_folder)})
+        return read_test(official, cutoff=cutoff), data, {}
+    if data_folder is not None:
+        raise ValueError(f"--data-folder is for rmd17:MOLECULE, received --data {data}")
+    if data.endswith(".npz"):
+        _refuse_keys(keys, data)
+    elif section is not None:
+        trained = {"energy_key": section.energy_key, "forces_key": section.forces_key}
+        keys = {name: keys[name] or trained[name] for name in keys}
+    return read(data, cutoff=cutoff, **keys), data, label_keys(data, **keys)
+
+
+def _trained_on(model: str) -> DataSection | None:
+    """The data section of the recipe that a model file carries."""
+    recipe = (describe(model).get("extra") or {}).get("recipe")
+    return None if recipe is None else make_recipe({"data": recipe["data"]}).data
+
+
+def _refuse_keys(keys: dict[str, str | None], data: str) -> None:
+    given = [f"{AS_OPTIONS[name]} {key}" for name, key in keys.items() if key is not None]
+    if given:
+        raise ValueError(
+            f"the labels of rMD17 have fixed names, received {' and '.join(given)} for {data}; "
+            "leave that out"
+        )

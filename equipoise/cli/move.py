@@ -24,6 +24,7 @@ from equipoise.cli.arguments import (
 from equipoise.engines.ase import CalculatorStatistics
 from equipoise.engines.md import run_md
 from equipoise.engines.relax import relax as relax_structure
+from equipoise.engines.watchdog import Watchdog
 from equipoise.potentials import load
 from equipoise.report.terminal import md_table
 
@@ -64,7 +65,7 @@ def md(
         Path | None,
         typer.Option(
             help="Run folder; the simulation is its subfolder md. Default: the run folder of the "
-            "model, or runs/ and its name."
+            "model; for a model outside one, runs/NAME-md."
         ),
     ] = None,
     keep_velocities: Annotated[
@@ -81,6 +82,20 @@ def md(
     ] = 20,
     every: Annotated[int, typer.Option(min=1, help="Steps between frames of the trajectory.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the velocities and the thermostat.")] = 0,
+    max_temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="K; a hotter simulation is stopped. Default: ten times the temperature, at least "
+            "3000."
+        ),
+    ] = None,
+    max_gap: Annotated[
+        float | None,
+        typer.Option(
+            help="Å; a simulation is stopped when the nearest neighbour of any atom is so far. "
+            "Default: the cutoff of the model; inf for gases."
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Overwrite the simulation in the folder.")
     ] = False,
@@ -117,6 +132,7 @@ def md(
         trajectory_every=every,
         warm_start=reuse,
         cold_sample=cold_sample,
+        watchdog=Watchdog(max_temperature_k=max_temperature, max_gap=max_gap),
         resume=not fresh,
         console=messages,
     )
@@ -147,7 +163,6 @@ def relax(
     torch.set_num_threads(threads)
     potential = load(model_file(model), dtype=dtype_of(precision))
     target = run_folder(model, folder) / "relax"
-    target.mkdir(parents=True, exist_ok=True)
     with messages.status(f"relaxing to {fmax} eV/Å"):
         result = relax_structure(
             read_structure(structure, potential.cutoff),

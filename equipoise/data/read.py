@@ -1,4 +1,4 @@
-"""Any file ASE can read, as graphs; and how many labels were really found in it."""
+"""Any file ASE can read, and rMD17's own, as graphs; and how many labels were really found in it."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ import ase.io
 import numpy as np
 import torch
 
+from equipoise.data.sources.rmd17 import read_rmd17
 from equipoise.graph import Graph
 
 
@@ -56,6 +57,8 @@ def read(
 ) -> list[Graph]:
     """All structures of a file (extxyz, or anything else ASE reads) with their labels.
 
+    A `.npz` file is read as an official rMD17 file, whose labels have fixed names and units.
+
     Labels are looked for as `Graph.from_ase` does: `REF_energy`, `REF_forces`,
     `REF_stress` first, then plain `energy`, `forces`, `stress`; with a key given, in
     that key only. Units must be eV, Angstrom, eV/Angstrom, eV/Angstrom^3. Structures
@@ -75,6 +78,15 @@ def read(
     structure (named by its number in the file).
     """
     path = Path(path)
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
+    if path.suffix == ".npz":
+        given = [f"{kind}_key {key!r}" for kind, key in keys.items() if key is not None]
+        if given:
+            raise ValueError(
+                f"the labels of an .npz file of rMD17 have fixed names, received "
+                f"{' and '.join(given)} for {path}; leave that out"
+            )
+        return read_rmd17(path, cutoff=cutoff)
     frames = _frames(path)
     graphs = []
     for index, atoms in enumerate(frames):
@@ -90,30 +102,47 @@ def read(
             raise ValueError(f"structure {index} of {path}: {error}") from error
         graphs.append(_centred(graph))
     if labelled:
-        keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
         _check_labels(path, Report.of(graphs), frames, keys)
     return graphs
+
+
+def label_keys(
+    path: str | Path, *, energy_key: str | None = None, forces_key: str | None = None
+) -> dict[str, str]:
+    """Under which key `read` finds each kind of label in the first structure of a file.
+
+    **Returns** such as `{"energy": "REF_energy", "forces": "forces"}`, without the kinds that are
+    not there. To be shown: a file may hold energies of two methods, and only its reader knows
+    which were meant.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        return {"energy": "energies", "forces": "forces"}
+    atoms = next(iter(_frames(path, index=0)))
+    there = {*atoms.info, *atoms.arrays, *getattr(atoms.calc, "results", {})}
+    wanted = {
+        "energy": (energy_key,) if energy_key else ("REF_energy", "energy"),
+        "forces": (forces_key,) if forces_key else ("REF_forces", "forces"),
+        "stress": ("REF_stress", "stress"),
+    }
+    first = {kind: next((k for k in keys if k in there), None) for kind, keys in wanted.items()}
+    return {kind: key for kind, key in first.items() if key is not None}
 
 
 def _has(label: torch.Tensor | None) -> bool:
     return label is not None and not bool(torch.isnan(label).any())
 
 
-def _frames(path: Path) -> list[ase.Atoms]:
+def _frames(path: Path, index: int | str = ":") -> list[ase.Atoms]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        frames = ase.io.read(path, index=":")
+        frames = ase.io.read(path, index=index)
     # Every ASE reader fails in its own way: KeyError, IndexError, OSError, ...
     except Exception as error:
-        hint = (
-            "; for an official rMD17 file use equipoise.data.read_rmd17"
-            if path.suffix == ".npz"
-            else ""
-        )
-        raise ValueError(
-            f"ASE cannot read {path} ({type(error).__name__}: {error}){hint}"
-        ) from error
+        raise ValueError(f"ASE cannot read {path} ({type(error).__name__}: {error})") from error
+    if isinstance(frames, ase.Atoms):  # a single index gives a single structure
+        return [frames]
     if len(frames) == 0:
         raise ValueError(f"{path} holds no structures")
     return frames

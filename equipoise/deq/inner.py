@@ -49,6 +49,18 @@ class Inner:
             return torch.linalg.vector_norm(a).double()[None]
         return self.sum(torch.linalg.vector_norm(a.flatten(1), dim=1).double().square()).sqrt()
 
+    def largest(self, a: Float[Tensor, "rows ..."]) -> Float[Tensor, " structures"]:
+        """max over the rows r of each structure of |a_r|, the Euclidean length of a row."""
+        sizes = torch.linalg.vector_norm(a.flatten(1), dim=1).double()
+        if self.segments is None:
+            return sizes.amax(0, keepdim=True)
+        largest = sizes.new_zeros(self.structures)
+        return largest.scatter_reduce(0, self.segments, sizes, reduce="amax")
+
+    def rows(self, like: Tensor) -> Float[Tensor, " structures"]:
+        """How many rows each structure has."""
+        return self.sum(torch.ones(len(like), device=like.device))
+
     def spread(self, values: Shaped[Tensor, "structures ..."]) -> Shaped[Tensor, "_ ..."]:
         """One value per structure → one per row, or a single one that broadcasts."""
         return values if self.segments is None else values[self.segments]

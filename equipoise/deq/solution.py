@@ -22,7 +22,9 @@ class Solution:
     Attributes:
       value: z*; differentiable in the arguments of f when the gradient says so.
       passes: evaluations of f spent on each structure.
-      residual: ‖f(z) - z‖ / ‖f(z)‖ of the last iterate measured. Where a start has converged at once, that is the start's.
+      residual: max_r |f(z) - z|_r / rms_r |f(z)|_r over the rows r (atoms) of a structure, of its best iterate. Relative and
+        intensive: it neither grows nor shrinks with the number of rows.
+      first_residual: the same of the start: how good the first guess was.
       result: a :class:`Result` per structure.
       adjoint: λ = (I - J)^-T v, when an adjoint problem was solved; with its own passes, residual and result.
     """
@@ -31,6 +33,7 @@ class Solution:
     passes: Int[Tensor, " structures"]
     residual: Float[Tensor, " structures"]
     result: Int[Tensor, " structures"]
+    first_residual: Float[Tensor, " structures"] | None = None
     adjoint: Float[Tensor, "rows ..."] | None = None
     adjoint_passes: Int[Tensor, " structures"] | None = None
     adjoint_residual: Float[Tensor, " structures"] | None = None

@@ -50,13 +50,15 @@ class EquipoiseCalculator(Calculator):
 
     **Arguments**
 
-    - `potential`: a `Potential`, or the path or zoo name of one (`equipoise.load`). A
-      potential object is put into evaluation mode.
+    - `potential`: a `Potential`, or what `equipoise.load` takes: a model file, a run
+      folder, or the name of a model that comes with the package. A potential object is
+      put into evaluation mode.
     - `warm_start`: True for a default `WarmStart`, False to start every solve from
       nothing, or a `WarmStart` with choices of its own.
     - `skin`: Angstrom, see `NeighbourList`.
     - `unconverged`: "error" (the default: an `UnconvergedError`), "warn" or "accept".
-      A solve that fails from a guess is first repeated from nothing.
+      A solve that fails from a guess is first repeated from nothing, whatever is chosen
+      here; this is about solves from nothing.
     - `device`, `dtype`: only with a path or name; move a potential object yourself.
 
     **Attributes**, all of the last call unless said otherwise
@@ -66,10 +68,10 @@ class EquipoiseCalculator(Calculator):
     - `statistics`: `CalculatorStatistics`, running totals.
     - `warm_start`: the memory, or None.
 
-    Energy and forces always come together: without the adjoint, which the forces need,
-    the energy would be exact to first order in the residual only, and asking for it
-    before or after the forces would give two answers. Stress comes along for a
-    structure periodic in three directions, otherwise only when asked for.
+    Energy and forces always come together: the energy needs the adjoint as well, and
+    the forces are then nearly free. `energies` of the atoms add up to `energy`. Stress
+    comes along for a structure periodic in three directions, otherwise only when asked
+    for.
 
     **Raises**, when calculating: `ValueError` for elements that the potential was not
     trained on, positions that are not finite and coincident atoms;
@@ -235,16 +237,17 @@ class EquipoiseCalculator(Calculator):
         return graph.to(self.potential.device)
 
     def _solve(self, graph: Graph, stress: bool) -> tuple[Prediction, bool, bool]:
-        options = {"stress": stress, "unconverged": self.unconverged}
         start = None if self.warm_start is None else self.warm_start.start(graph)
-        if start is None:
-            return self.potential(graph, **options), False, False
-        try:
-            return self.potential(graph, start=start, **options), True, False
-        except UnconvergedError:
-            # The guess may be to blame, so it gets no second chance; the structure does.
-            self._forget("a solve from a guess did not converge")
-            return self.potential(graph, **options), False, True
+        if start is not None:
+            try:
+                # What to do about a structure that does not converge is only asked
+                # once it is known that the guess was not to blame.
+                prediction = self.potential(graph, start=start, stress=stress, unconverged="error")
+                return prediction, True, False
+            except UnconvergedError:
+                self._forget("a solve from a guess did not converge")
+        prediction = self.potential(graph, stress=stress, unconverged=self.unconverged)
+        return prediction, False, start is not None
 
     def _forget(self, reason: str) -> None:
         if self.warm_start is not None:

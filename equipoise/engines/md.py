@@ -1,6 +1,8 @@
 """Molecular dynamics that can be killed, continued and trusted: `run_md`."""
 
 import hashlib
+import math
+import operator
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import ase
 import numpy as np
+from ase.io import jsonio
 from rich.console import Console
 
 from equipoise.engines.ase import EquipoiseCalculator
@@ -67,10 +71,11 @@ def run_md(
     **Arguments**
 
     - `ensemble`: "nve" or "langevin".
-    - `atoms`, `potential`: where to start, and what moves it (or its path).
-    - `steps`: at least 0; `timestep_fs`: fs, larger than 0.
-    - `temperature_k`: K, of the initial velocities, and of the thermostat.
-    - `friction_per_ps`: 1/ps, Langevin only.
+    - `atoms`, `potential`: where to start, and what moves it: a `Potential`, or a model
+      file, run folder or name as for `EquipoiseCalculator`.
+    - `steps`: an integer, at least 0; `timestep_fs`: fs, larger than 0.
+    - `temperature_k`: K, at least 0; of the initial velocities, and of the thermostat.
+    - `friction_per_ps`: 1/ps, larger than 0; Langevin only.
     - `velocities`: "thermal" draws them (at rest as a whole), "keep" takes those of
       `atoms`.
     - `seed`: of the velocities and of the thermostat.
@@ -87,26 +92,28 @@ def run_md(
     **Writes**
 
     - `log.csv`: step,time_fs,potential_ev,kinetic_ev,total_ev,temperature_k,passes,
-      adjoint_passes,seconds (of that step);
+      adjoint_passes,residual,seconds (of that step);
     - `trajectory.extxyz`: with energy, forces, momenta, passes and residual;
     - `cold_passes.csv`: step,passes,adjoint_passes, if asked for;
     - `checkpoint.npz`, and at the end `summary.json` (see `MDSummary`).
 
     **Raises**
 
-    `ValueError` for bad arguments, or a folder with another run in it;
+    `ValueError` for bad arguments, or a folder with another run in it (another start,
+    other masses or constraints, another model, other settings);
     `SimulationStopped` by a watchdog or a failed solve, `SimulationInterrupted` (a
     `KeyboardInterrupt`) by a signal, both after saving; `DiskFullError`. Other errors of
     the potential pass through, after saving.
     """
-    _check(steps, timestep_fs, temperature_k, friction_per_ps, cold_sample)
-    for name, value in (
-        ("log_every", log_every),
-        ("trajectory_every", trajectory_every),
-        ("checkpoint_every", checkpoint_every),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1 step, received {value}")
+    steps = _integer("steps", steps, least=0)
+    cold_sample = _integer("cold_sample", cold_sample, least=0)
+    seed = _integer("seed", seed, least=0)
+    log_every = _integer("log_every", log_every, least=1)
+    trajectory_every = _integer("trajectory_every", trajectory_every, least=1)
+    checkpoint_every = _integer("checkpoint_every", checkpoint_every, least=1)
+    timestep_fs = _finite("timestep_fs", timestep_fs, "fs; 0.5 suits molecules with hydrogen")
+    friction_per_ps = _finite("friction_per_ps", friction_per_ps, "1/ps; 10 is usual")
+    temperature_k = _finite("temperature_k", temperature_k, "K", zero=True)
     for name, value, allowed in (
         ("ensemble", ensemble, ("nve", "langevin")),
         ("velocities", velocities, ("thermal", "keep")),
@@ -118,17 +125,19 @@ def run_md(
     model = describe_model(calculator.potential)
     settings = MDSettings(
         ensemble=ensemble,
-        timestep_fs=float(timestep_fs),
-        temperature_k=float(temperature_k),
-        friction_per_ps=float(friction_per_ps),
+        timestep_fs=timestep_fs,
+        temperature_k=temperature_k,
+        friction_per_ps=friction_per_ps,
         velocities=velocities,
-        seed=int(seed),
-        log_every=int(log_every),
-        trajectory_every=int(trajectory_every),
+        seed=seed,
+        log_every=log_every,
+        trajectory_every=trajectory_every,
         warm_start="none" if memory is None else repr(memory.predictor),
         unconverged=unconverged,
         model=model["fingerprint"],
         structure=_structure(atoms, keep=velocities == "keep"),
+        masses=_digest(atoms.get_masses().tobytes()),
+        constraints=_constraints(atoms),
     )
     run = MDRun(
         atoms,
@@ -156,26 +165,24 @@ def run_md(
     return MDResult(atoms=run.atoms, folder=run.folder, summary=summary)
 
 
-def _check(
-    steps: int,
-    timestep_fs: float,
-    temperature_k: float,
-    friction_per_ps: float,
-    cold_sample: int,
-) -> None:
-    for name, value in (
-        ("steps", steps),
-        ("temperature_k", temperature_k),
-        ("cold_sample", cold_sample),
-    ):
-        if not value >= 0:
-            raise ValueError(f"{name} must be at least 0, received {value}")
-    for name, value in (
-        ("timestep_fs", timestep_fs),
-        ("friction_per_ps", friction_per_ps),
-    ):
-        if not value > 0:
-            raise ValueError(f"{name} must be larger than 0, received {value}")
+def _integer(name: str, value: int, *, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} must be an integer, received {value!r}; round it, or give int({name})"
+        ) from error
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, received {value}")
+    return number
+
+
+def _finite(name: str, value: float, hint: str, *, zero: bool = False) -> float:
+    number = float(value)
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        least = "at least 0" if zero else "larger than 0"
+        raise ValueError(f"{name} must be {least} and finite, received {value}; it is in {hint}")
+    return number
 
 
 def _spread(steps: int, samples: int) -> frozenset[int]:
@@ -187,11 +194,32 @@ def _spread(steps: int, samples: int) -> frozenset[int]:
 
 
 def _structure(atoms: ase.Atoms, *, keep: bool) -> str:
-    digest = hashlib.sha256()
-    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    arrays = [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc]
     if keep:
-        digest.update(np.ascontiguousarray(atoms.get_momenta()).tobytes())
+        arrays.append(atoms.get_momenta())
+    return _digest(*(np.ascontiguousarray(array).tobytes() for array in arrays))
+
+
+def _constraints(atoms: ase.Atoms) -> str:
+    """Kind and fingerprint of each constraint: "FixAtoms 1f0c..., Hookean 77ab..."."""
+    return ", ".join(
+        f"{type(each).__name__} {_digest(_settings(each).encode())}" for each in atoms.constraints
+    )
+
+
+def _settings(constraint: Any) -> str:
+    # A constraint of the user's own need not know how to describe itself.
+    describe = getattr(constraint, "todict", None)
+    try:
+        return jsonio.encode(constraint.__dict__ if describe is None else describe())
+    except (NotImplementedError, TypeError):
+        return type(constraint).__name__
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ LOG, TRAJECTORY, COLD = "log.csv", "trajectory.extxyz", "cold_passes.csv"
 HEADERS = {
     LOG: (
         "step,time_fs,potential_ev,kinetic_ev,total_ev,temperature_k,passes,"
-        "adjoint_passes,seconds\n"
+        "adjoint_passes,residual,seconds\n"
     ),
     TRAJECTORY: "",
     COLD: "step,passes,adjoint_passes\n",
@@ -87,7 +87,7 @@ class MDRecords:
         self._files[LOG].write(
             f"{step},{time_fs!r},{potential!r},{kinetic!r},{potential + kinetic!r},"
             f"{temperature_k!r},{calculator.passes},{calculator.adjoint_passes},"
-            f"{seconds:.6f}\n"
+            f"{calculator.residual!r},{seconds:.6f}\n"
         )
 
     def frame(

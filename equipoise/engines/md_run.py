@@ -49,6 +49,11 @@ class MDSettings:
     unconverged: str
     model: str  # fingerprint
     structure: str  # fingerprint of the atoms handed in
+    masses: str  # likewise
+    constraints: str
+
+
+FINGERPRINTS = ("model", "structure", "masses")  # say nothing to a reader
 
 
 class MDRun:
@@ -88,12 +93,16 @@ class MDRun:
 
     def begin(self, *, resume: bool) -> None:
         """Open the folder: a new run, or the one that it holds."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         if resume and self.checkpoint.exists():
             self._restore(read_arrays(self.checkpoint))
         else:
             if self.calculator.warm_start is not None:
                 self.calculator.warm_start.reset()  # a start does not depend on the past
+            # Before anything else looks at the atoms: the calculator says best what is
+            # wrong with them.
+            began = time.perf_counter()
+            self.atoms.get_forces()
+            seconds = time.perf_counter() - began
             if self.settings.velocities == "thermal":
                 momenta = thermal_momenta(self.atoms, self.settings.temperature_k, self.rng)
                 self.atoms.set_momenta(momenta, apply_constraint=False)
@@ -101,16 +110,15 @@ class MDRun:
                 self.degrees = degrees_of_freedom(self.atoms)
             else:
                 self.degrees = int(self.atoms.get_number_of_degrees_of_freedom())
-            began = time.perf_counter()
-            self.atoms.get_forces()
             complaint = self._complaint()
             if complaint is not None:
                 raise ValueError(
                     f"the starting structure must be within the watchdog's bounds, but "
                     f"{complaint}; correct the structure, or raise the bound"
                 )
-            seconds = time.perf_counter() - began
-            # Only now, with a start that works, may an older run here be overwritten.
+            # Only now, with a start that works, may a folder appear, or an older run in it
+            # be overwritten.
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.checkpoint.unlink(missing_ok=True)
             self.records = MDRecords(self.folder, lengths=None, cold=bool(self.cold_steps))
             self._record(seconds)
@@ -325,7 +333,9 @@ class MDRun:
     def _compare(self, before: Mapping[str, Any]) -> None:
         now = dataclasses.asdict(self.settings)
         changed = [
-            f"{name} was {before.get(name)!r} and is now {value!r}"
+            f"{name} changed"
+            if name in FINGERPRINTS
+            else f"{name} was {before.get(name)!r} and is now {value!r}"
             for name, value in now.items()
             if before.get(name) != value
         ]

@@ -60,7 +60,8 @@ def relax(
 
     **Arguments**
 
-    - `atoms`, `potential`: where to start, and what pulls (or its path).
+    - `atoms`, `potential`: where to start, and what pulls: a `Potential`, or a model
+      file, run folder or name as for `EquipoiseCalculator`.
     - `fmax`: eV/Angstrom, larger than 0; the largest force on an atom allowed at the
       end. With forces from an equilibrium solved to a relative 1e-4, values below about
       0.001 can be out of reach.
@@ -69,7 +70,8 @@ def relax(
       near a minimum.
     - `cell`: also relax the cell of a structure periodic in three directions.
     - `trajectory`: every step is written there, `.extxyz` (or `.xyz`) or ASE's `.traj`;
-      an existing file is replaced.
+      an existing file is replaced, missing folders are made; neither happens before the
+      potential has accepted the structure.
     - `log`: ASE's table of steps goes to this file, or to stdout with "-".
     - `warm_start`: as for `EquipoiseCalculator`.
 
@@ -96,6 +98,9 @@ def relax(
     path = None if trajectory is None else Path(trajectory)
     if path is not None and path.suffix not in (".extxyz", ".xyz", ".traj"):
         raise ValueError(f"trajectory must end in .extxyz, .xyz or .traj, received {path}")
+    mover.get_forces()  # a structure that is refused must leave no files behind
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     own = path if path is not None and path.suffix == ".traj" else None
     engine = kind(target, logfile=None if log is None else str(log), trajectory=own)
     if path is not None and own is None:

@@ -44,9 +44,10 @@ class WarmStart:
       across a periodic boundary counts, so wrapping atoms into the cell is no move);
     - the last solve did not converge,
 
-    and it drops all but the newest solution when a warm solve took more passes than
-    the last cold one, which says that the path is not smooth. A second solve of
-    unmoved atoms replaces the newest solution instead of following it.
+    and it drops all but the newest solution when the path proves not to be smooth: a
+    guess whose residual (the first of its solve) was above `max_residual`, or a solve
+    from a guess that took more passes than the last one from nothing. A second solve
+    of unmoved atoms replaces the newest solution instead of following it.
 
     Extrapolation supposes equal steps. A changed timestep costs a few passes, no more.
 
@@ -56,6 +57,8 @@ class WarmStart:
       `Last()` unequal steps.
     - `max_move`: Angstrom, larger than 0.
     - `max_strain`: larger than 0, no unit.
+    - `max_residual`: larger than 0, no unit; a start from nothing has about 1, a guess along a
+      smooth path 0.01 or less.
 
     **Attributes**
 
@@ -69,14 +72,18 @@ class WarmStart:
         *,
         max_move: float = 0.5,
         max_strain: float = 0.03,
+        max_residual: float = 0.3,
     ) -> None:
         if not max_move > 0:
             raise ValueError(f"max_move must be larger than 0 Angstrom, received {max_move}")
         if not max_strain > 0:
             raise ValueError(f"max_strain must be larger than 0, received {max_strain}")
+        if not max_residual > 0:
+            raise ValueError(f"max_residual must be larger than 0, received {max_residual}")
         self.predictor = Quadratic() if predictor is None else predictor
         self.max_move = float(max_move)
         self.max_strain = float(max_strain)
+        self.max_residual = float(max_residual)
         self.forgotten = 0
         self.reason: str | None = None
         self._clear()
@@ -85,6 +92,7 @@ class WarmStart:
         self._solved: list[_Solved] = []  # newest first
         self._place: Graph | None = None  # where the newest was solved
         self._cold_passes: int | None = None
+        self._guessed = False  # whether the next solution began from a guess
 
     @property
     def remembered(self) -> int:
@@ -118,6 +126,7 @@ class WarmStart:
             guess = self._solved[0]
         else:
             guess = self._predict()
+        self._guessed = True
         structures = graph.n_structures
         device = guess.value.device
         return Solution(
@@ -143,19 +152,18 @@ class WarmStart:
             self.forget(reason)
         adjoint = solution.adjoint
         new = _Solved(solution.value.detach(), None if adjoint is None else adjoint.detach())
-        passes = int(solution.passes.max())
         if not self._solved:
-            self._solved, self._cold_passes = [new], passes
+            self._solved, self._cold_passes = [new], int(solution.passes.max())
         elif self._unmoved(graph):
             if new.adjoint is None:
                 new = replace(new, adjoint=self._solved[0].adjoint)
             self._solved[0] = new
         else:
             self._solved.insert(0, new)
-            if self._cold_passes is not None and passes > self._cold_passes:
+            if self._misled(solution):
                 del self._solved[1:]
             del self._solved[self.predictor.depth :]
-        self._place = graph
+        self._place, self._guessed = graph, False
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything remembered, as arrays: what a checkpoint of a trajectory needs.
@@ -218,11 +226,19 @@ class WarmStart:
         value = self.predictor([solved.value for solved in self._solved])
         adjoints: list[Tensor] = []
         for solved in self._solved:
-            # An energy-only solve leaves a gap; beyond it steps are not equal.
+            # A solution without an adjoint leaves a gap; beyond it steps are not equal.
             if solved.adjoint is None:
                 break
             adjoints.append(solved.adjoint)
         return _Solved(value, self.predictor(adjoints) if adjoints else None)
+
+    def _misled(self, solution: Solution) -> bool:
+        """Whether the guess that `solution` began from was a bad one."""
+        if self._cold_passes is not None and int(solution.passes.max()) > self._cold_passes:
+            return True
+        if not self._guessed or solution.first_residual is None:
+            return False
+        return not bool((solution.first_residual <= self.max_residual).all())
 
     def _unmoved(self, graph: Graph) -> bool:
         place = self._place

@@ -71,7 +71,10 @@ class Watchdog:
         bound = self.max_temperature_k
         bound = max(10 * target_k, 3000.0) if bound is None else bound
         if temperature_k > bound:
-            return f"the temperature of {temperature_k:.0f} K is above the bound of {bound:.0f} K"
+            return (
+                f"the temperature of {temperature_k:.0f} K is above the bound of {bound:.0f} K "
+                f"(max_temperature_k, on the command line --max-temperature)"
+            )
         return self._stray(atoms, graph)
 
     def _stray(self, atoms: ase.Atoms, graph: Graph) -> str | None:
@@ -79,15 +82,19 @@ class Watchdog:
         if len(atoms) < 2 or bound == float("inf"):
             return None
         distances = graph.edge_vectors().norm(dim=1)
-        # Atoms without any edge keep infinity: nothing within the cutoff.
         nearest = torch.full_like(graph.positions[:, 0], torch.inf).scatter_reduce(
             0, graph.receivers, distances, "amin"
         )
+        # Atoms without any edge: what they are from their nearest is beyond the cutoff, and
+        # so may the bound be.
+        for lone in torch.nonzero(torch.isinf(nearest)).flatten().tolist():
+            others = [index for index in range(len(atoms)) if index != lone]
+            nearest[lone] = float(atoms.get_distances(lone, others, mic=True).min())
         gap, atom = nearest.max(dim=0)
         if float(gap) < bound:
             return None
-        far = f"{float(gap):.2f}" if torch.isfinite(gap) else f"over {graph.cutoff:g}"
         return (
-            f"atom {int(atom)} ({atoms.symbols[int(atom)]}) is {far} Angstrom from its "
-            f"nearest neighbour, not below the bound of {bound:g} Angstrom"
+            f"atom {int(atom)} ({atoms.symbols[int(atom)]}) is {float(gap):.2f} Angstrom from its "
+            f"nearest neighbour, not below the bound of {bound:g} Angstrom (max_gap, on the "
+            f"command line --max-gap)"
         )

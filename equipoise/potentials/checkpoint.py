@@ -36,7 +36,7 @@ def build(config: PotentialConfig, statistics: Statistics, *, seed: int = 0) -> 
     """An untrained potential; the same seed gives the same weights. Leaves the global random state alone."""
     kind = Equilibrium if config.kind == "equilibrium" else Stacked
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well
         return kind(config, statistics)
 
 
@@ -90,7 +90,16 @@ def describe(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is a safetensors file, but not one of equipoise: its header has no 'equipoise' entry"
         )
-    header = json.loads(header)
+    try:
+        header = json.loads(header)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"the header of {path} is damaged: its 'equipoise' entry is not JSON ({error})"
+        ) from error
+    if not isinstance(header, dict):
+        raise ValueError(
+            f"the header of {path} is damaged: its 'equipoise' entry is no JSON object, but {header!r:.60}"
+        )
     if header.get("schema_version") != SCHEMA:
         raise ValueError(
             f"{path} has schema {header.get('schema_version')}, this version reads {SCHEMA}; use the version that wrote it"
@@ -102,14 +111,15 @@ def load(
     path: str | Path,
     *,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     solver: Anderson | None = None,
     adjoint: Anderson | None = None,
 ) -> Potential:
     """Read a potential, ready to predict (``.eval()``).
 
     Args:
-      path: a file written by :func:`save`, or the name of a model that comes with the package ("rmd17-ethanol").
+      path: a file written by :func:`save`, a run folder that holds a ``model.safetensors``, or the name of a model that comes
+        with the package ("rmd17-ethanol").
       device: where to put it; default CPU.
       dtype: precision of the network; default as trained.
       solver, adjoint: other solver settings than the model was saved with (a tighter tolerance, say).
@@ -127,12 +137,17 @@ def load(
         ) from error
     config, statistics = checked.config, checked.statistics
     if dtype is not None:
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be torch.float32 or torch.float64, received {dtype}")
-        config = dataclasses.replace(config, dtype=str(dtype).removeprefix("torch."))
+        name = str(dtype).removeprefix("torch.")
+        if name not in ("float32", "float64"):
+            raise ValueError(f"dtype must be float32 or float64, received {dtype}")
+        config = dataclasses.replace(config, dtype=name)
     config = dataclasses.replace(
         config, solver=solver or config.solver, adjoint=adjoint or config.adjoint
     )
+    if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device must be one that is there: received {device!r}, and torch sees no CUDA device; use 'cpu'"
+        )
     potential = build(config, statistics)
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}
@@ -140,7 +155,7 @@ def load(
         potential.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its configuration: {error}") from error
-    return potential.to(device=device).eval().requires_grad_(False)
+    return potential.to(device=device).eval()
 
 
 def zoo() -> list[str]:
@@ -152,6 +167,8 @@ def _locate(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
+    if (path / "model.safetensors").is_file():
+        return path / "model.safetensors"
     shipped = ZOO / f"{path}.safetensors"
     if shipped.is_file():
         return shipped

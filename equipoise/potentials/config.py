@@ -1,5 +1,6 @@
 """Settings of a potential, and what it must know about its training set."""
 
+import math
 from dataclasses import dataclass, field
 
 from equipoise.backbones import EquiformerV2Config
@@ -70,6 +71,14 @@ class Statistics:
         if not self.elements or list(self.elements) != sorted(set(self.elements)):
             raise ValueError(
                 f"elements must be distinct atomic numbers in ascending order, received {self.elements}"
+            )
+        if not all(1 <= number <= 118 for number in self.elements):
+            raise ValueError(
+                f"elements must be atomic numbers from 1 to 118, received {self.elements}"
+            )
+        if not all(math.isfinite(energy) for energy in self.reference_energies):
+            raise ValueError(
+                f"reference energies must be finite, received {self.reference_energies}"
             )
         if len(self.reference_energies) != len(self.elements):
             raise ValueError(

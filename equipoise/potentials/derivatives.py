@@ -14,6 +14,19 @@ from torch import Tensor
 from equipoise.graph import Graph
 
 
+def edge_gradient(
+    outputs: Tensor | tuple[Tensor, ...],
+    vectors: Float[Tensor, "edges 3"],
+    cotangents: tuple[Tensor, ...] | None = None,
+    *,
+    create_graph: bool = False,
+) -> Float[Tensor, "edges 3"]:
+    """Σ cotangent · ∂output/∂vectors; zeros for a graph without edges, which no output depends on."""
+    if not vectors.numel():
+        return torch.zeros_like(vectors)
+    return torch.autograd.grad(outputs, vectors, cotangents, create_graph=create_graph)[0]
+
+
 def forces(gradient: Float[Tensor, "edges 3"], graph: Graph) -> Float[Tensor, "atoms 3"]:
     """Forces in eV/Å from g_e in eV/Å; they sum to zero in each structure by construction."""
     zero = torch.zeros(graph.n_atoms, 3, dtype=gradient.dtype, device=gradient.device)
@@ -28,9 +41,9 @@ def stress(
     Raises:
       ValueError: for a structure without a volume.
     """
-    if not bool((graph.volume > 0).all()):
+    if not bool(((graph.volume > 0) & graph.pbc.any(1)).all()):
         raise ValueError(
-            "stress needs a cell with a volume; received a structure without one (pass stress=False)"
+            "stress needs a periodic cell with a volume; received a structure without one (pass stress=False)"
         )
     virial = vectors.unsqueeze(2) * gradient.unsqueeze(1)
     virial = (virial + virial.transpose(1, 2)) / 2

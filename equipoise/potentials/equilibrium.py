@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from equipoise.deq import Implicit, Inner, Solution, fixed_point, jacobian_penalty
 from equipoise.potentials.config import PotentialConfig, Statistics
+from equipoise.potentials.derivatives import edge_gradient
 from equipoise.potentials.injection import AddInjection
 from equipoise.potentials.potential import Evaluation, Potential
 
@@ -70,22 +71,22 @@ class Equilibrium(Potential):
         cell.backbone, cell.injection = self.backbone, self.injection
         return cell
 
-    def _evaluate(self, graph, vectors, *, start, gradient, penalty):
+    def _evaluate(self, graph, vectors, *, start, gradient, penalty, unrolled):
         inner = Inner(graph.owner, graph.n_structures)
-        with torch.set_grad_enabled(gradient or self.training):
+        with torch.enable_grad():
             context = self.backbone.encode(graph, vectors)
             source = self.injection.source(self.backbone.start(context))
         first = self._first_guess(start, source)
         f = CellMap(self.cell, source, context)
+        if self.training and unrolled is not None:
+            return self._unroll(
+                f, first, source, context, vectors, inner, gradient, penalty, unrolled
+            )
         if self.training:
             return self._train(f, first, context, vectors, inner, gradient, penalty)
-        solution = fixed_point_detached(f, first, self.config.solver, inner)
-        if not gradient:
-            with torch.no_grad():
-                return Evaluation(
-                    self.head(self.backbone.readout(solution.value, context)), None, None, solution
-                )
-        return self._predict(f, solution, start, source, context, vectors, inner)
+        with torch.no_grad():
+            solution = fixed_point(f, first, *f.args, solver=self.config.solver, inner=inner)
+        return self._predict(f, solution, start, source, context, vectors, inner, gradient)
 
     def _first_guess(self, start: Solution | None, source: Tensor) -> Tensor:
         if start is None:
@@ -97,31 +98,27 @@ class Equilibrium(Potential):
             )
         return start.value.to(source)
 
-    def _predict(self, f, solution, start, source, context, vectors, inner):
+    def _predict(self, f, solution, start, source, context, vectors, inner, gradient):
         """Detached energy, forces' gradient and solution at a solved state."""
         with torch.enable_grad():
             z = solution.value.requires_grad_()
             mapped = f.cell(z, source, context)
             atomic = self.head(self.backbone.readout(z, context))
-            (slope,) = torch.autograd.grad(atomic.sum(), z, retain_graph=True)
+            (pull,) = torch.autograd.grad(atomic.sum(), z, retain_graph=True)
         with torch.no_grad():
-            guess = slope if start is None or start.adjoint is None else start.adjoint.to(slope)
+            guess = pull if start is None or start.adjoint is None else start.adjoint.to(pull)
             adjoint = self.config.adjoint.solve(
-                lambda a: torch.autograd.grad(mapped, z, a, retain_graph=True)[0] + slope,
+                lambda a: torch.autograd.grad(mapped, z, a, retain_graph=True)[0] + pull,
                 guess,
                 inner,
             )
-        if vectors.numel():
-            (gradient,) = torch.autograd.grad(
-                (mapped, atomic),
-                vectors,
-                (adjoint.value, torch.ones_like(atomic)),
-                allow_unused=True,
+        slope = None
+        if gradient:
+            slope = edge_gradient(
+                (mapped, atomic), vectors, (adjoint.value, torch.ones_like(atomic))
             )
-        else:
-            gradient = torch.zeros_like(vectors)
         z, mapped = z.detach(), mapped.detach()
-        correction = inner.sum((adjoint.value * (mapped - z)).flatten(1).sum(1))
+        correction = (adjoint.value * (mapped - z)).flatten(1).sum(1)
         solution = replace(
             solution,
             value=z,
@@ -131,7 +128,7 @@ class Equilibrium(Potential):
             adjoint_residual=adjoint.residual,
             adjoint_result=adjoint.result,
         )
-        return Evaluation(atomic.detach(), gradient, correction, solution)
+        return Evaluation(atomic.detach() + correction, slope, solution)
 
     def _train(self, f, first, context, vectors, inner, gradient, penalty):
         """Differentiable in the parameters, to the order that a force loss needs."""
@@ -145,9 +142,8 @@ class Equilibrium(Potential):
             f, first, *f.args, solver=self.config.training_solver, gradient=implicit, inner=inner
         )
         atomic = self.head(self.backbone.readout(solution.value, context))
-        slope = None
-        if gradient and vectors.numel():
-            (slope,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=True)
+        slope = edge_gradient(atomic.sum(), vectors, create_graph=True) if gradient else None
+        if adjoints:
             solution = replace(
                 solution,
                 adjoint=adjoints[0].value,
@@ -155,17 +151,17 @@ class Equilibrium(Potential):
                 adjoint_residual=adjoints[0].residual,
                 adjoint_result=adjoints[0].result,
             )
-        elif gradient:
-            slope = torch.zeros_like(vectors)
-        value = None
-        if penalty:
-            value = jacobian_penalty(f, solution.value, *f.args, inner=inner, power_steps=4)
-        return Evaluation(
-            atomic, slope, None, replace(solution, value=solution.value.detach()), value
-        )
+        solution = replace(solution, value=solution.value.detach())
+        return Evaluation(atomic, slope, solution, self._penalty(f, solution.value, inner, penalty))
 
+    def _unroll(self, f, z, source, context, vectors, inner, gradient, penalty, passes):
+        """The state after some passes from z, as an explicit network with tied weights."""
+        for _ in range(passes):
+            z = f.cell(z, source, context)
+        atomic = self.head(self.backbone.readout(z, context))
+        slope = edge_gradient(atomic.sum(), vectors, create_graph=True) if gradient else None
+        return Evaluation(atomic, slope, None, self._penalty(f, z, inner, penalty))
 
-def fixed_point_detached(f, first, solver, inner) -> Solution:
-    """Solve without any graph."""
-    with torch.no_grad():
-        return fixed_point(f, first, *f.args, solver=solver, inner=inner)
+    def _penalty(self, f, z, inner, wanted):
+        # Four power steps are enough to turn towards the slow modes and cost less than one pass each.
+        return jacobian_penalty(f, z, *f.args, inner=inner, power_steps=4) if wanted else None

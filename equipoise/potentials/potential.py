@@ -62,7 +62,6 @@ class Evaluation(NamedTuple):
 
     atomic: Float[Tensor, " atoms"]  # network output, dimensionless
     gradient: Float64[Tensor, "edges 3"] | None  # of the summed network output, 1/Å
-    correction: Float64[Tensor, " structures"] | None = None  # added to the energy, dimensionless
     solution: Solution | None = None
     penalty: Float[Tensor, ""] | None = None
 
@@ -71,6 +70,9 @@ class Potential(nn.Module, abc.ABC):
     """E = Σ_i (scale · e_i + reference of element i), F = -∂E/∂x, σ = ∂E/∂ε / V.
 
     In ``.train()`` mode the prediction is differentiable in the parameters; in ``.eval()`` mode it is detached.
+
+    To change the precision, build or ``load(path, dtype=...)`` in it: ``.to(dtype)`` casts constant tables too, and a float64
+    network with tables rounded to float32 is equivariant to 1e-8 only.
 
     Args:
       config: settings; also decides the dtype.
@@ -140,6 +142,7 @@ class Potential(nn.Module, abc.ABC):
         forces: bool = True,
         stress: bool = False,
         penalty: bool = False,
+        unrolled: int | None = None,
         unconverged: str = "error",
     ) -> Prediction:
         """Predict.
@@ -149,6 +152,8 @@ class Potential(nn.Module, abc.ABC):
           start: the ``equilibrium`` of a similar graph with the same atoms in the same order, as a first guess.
           forces, stress: what to compute beyond the energy.
           penalty: also the Jacobian penalty (training).
+          unrolled: training only: the state after this many passes from nothing instead of the fixed point. Exactly
+            differentiated and conservative, but another potential than the one that predicts.
           unconverged: "error" raises :class:`UnconvergedError`, "warn" warns, "accept" leaves it to the caller to look at
             ``prediction.equilibrium.result``.
 
@@ -161,19 +166,27 @@ class Potential(nn.Module, abc.ABC):
         self._check(graph, unconverged)
         graph = graph.to(self.device)
         vectors = graph.edge_vectors()
+        if not bool(torch.isfinite(vectors).all()):
+            raise ValueError(
+                "positions and cell must be finite, received NaN or infinity; build graphs with "
+                "Graph.from_ase or Graph.build, which say which atom it is"
+            )
         gradient = forces or stress
         evaluation = self._evaluate(
-            graph, vectors.requires_grad_(gradient), start=start, gradient=gradient, penalty=penalty
+            graph,
+            vectors.requires_grad_(gradient),
+            start=start,
+            gradient=gradient,
+            penalty=penalty,
+            unrolled=unrolled,
         )
         if evaluation.solution is not None:
             _enforce(unconverged, evaluation.solution)
         atomic = evaluation.atomic.double() * self.scale + self.reference[graph.species]
         energy = torch.zeros(graph.n_structures, dtype=torch.float64, device=self.device)
         energy = energy.index_add(0, graph.owner, atomic)
-        if evaluation.correction is not None:
-            energy = energy + evaluation.correction * self.scale
         slope = None if evaluation.gradient is None else evaluation.gradient * self.scale
-        prediction = Prediction(
+        return Prediction(
             energy=energy,
             forces=derivatives.forces(slope, graph) if forces else None,
             stress=derivatives.stress(slope, vectors.detach(), graph) if stress else None,
@@ -181,9 +194,18 @@ class Potential(nn.Module, abc.ABC):
             equilibrium=evaluation.solution,
             penalty=evaluation.penalty,
         )
-        return prediction
 
     def _check(self, graph: Graph, unconverged: str) -> None:
+        if not isinstance(graph, Graph):
+            raise TypeError(
+                f"a potential takes a Graph, received {type(graph).__name__}; make one with "
+                "Graph.from_ase(atoms, cutoff=potential.cutoff)"
+            )
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "forces are derivatives, which torch.inference_mode() forbids; call the potential outside of it "
+                "(the result of a potential in .eval() mode is detached anyway)"
+            )
         if unconverged not in POLICIES:
             raise ValueError(f"unconverged must be one of {POLICIES}, received {unconverged!r}")
         if graph.cutoff != self.cutoff:

@@ -3,6 +3,7 @@
 import torch
 
 from equipoise.potentials.config import PotentialConfig, Statistics
+from equipoise.potentials.derivatives import edge_gradient
 from equipoise.potentials.potential import Evaluation, Potential
 
 
@@ -13,14 +14,14 @@ class Stacked(Potential):
         super().__init__(config, statistics)
         self.to(getattr(torch, config.dtype))
 
-    def _evaluate(self, graph, vectors, *, start, gradient, penalty):
+    def _evaluate(self, graph, vectors, *, start, gradient, penalty, unrolled):
         with torch.set_grad_enabled(gradient or self.training):
             context = self.backbone.encode(graph, vectors)
             z = self.backbone.update(self.backbone.start(context), context)
             atomic = self.head(self.backbone.readout(z, context))
-            slope = None
-            if gradient and graph.n_edges:
-                (slope,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=self.training)
-            elif gradient:
-                slope = torch.zeros_like(vectors)
+            slope = (
+                edge_gradient(atomic.sum(), vectors, create_graph=self.training)
+                if gradient
+                else None
+            )
         return Evaluation(atomic=atomic if self.training else atomic.detach(), gradient=slope)

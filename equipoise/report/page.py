@@ -96,7 +96,7 @@ _PICTURES = (
     _Picture(
         "parity.png",
         "Prediction against reference",
-        "Every test structure (left) and every force component (right); brighter is denser. "
+        "Every evaluated structure (left) and every force component (right); brighter is denser. "
         "Below, the errors, magnified.",
         _parity,
         "<code>equipoise evaluate MODEL --folder RUN</code> writes evaluation.npz.",

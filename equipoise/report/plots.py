@@ -57,7 +57,8 @@ def learning_curve(log: Table, published: Sequence[Published] = ()) -> Figure:
 
 def parity_plots(parity: Parity) -> Figure:
     """Predicted against reference energies and forces, with the error below, as densities."""
-    centre = parity.energy_true.mean()
+    known = _finite(parity.energy_true)
+    centre = known.mean() if known.size else 0.0
     panels = (
         ("Energy", "meV", "eV", parity.energy_true - centre, parity.energy_pred - centre),
         ("Forces", "meV/Å", "eV/Å", parity.forces_true, parity.forces_pred),
@@ -67,6 +68,9 @@ def parity_plots(parity: Parity) -> Figure:
     for (above, below), (name, unit, axis_unit, true, pred) in zip(grid.T, panels, strict=True):
         error = (pred - true) * MEV
         kept = np.isfinite(true) & np.isfinite(error)
+        if not kept.any():
+            above.set_title(f"{name}   no label with a finite prediction")
+            continue
         mae, rmse = np.abs(error[kept]).mean(), np.sqrt(np.square(error[kept]).mean())
         above.set_title(f"{name}   MAE {mae:.3g}   RMSE {rmse:.3g} {unit}")
         drawn = above.hexbin(

@@ -35,7 +35,7 @@ def published_for(data: str | None) -> tuple[Published, ...]:
     """The published levels for a data set, none where we know of none.
 
     Args:
-        data: how the run names its data, e.g. `"rmd17:ethanol"`.
+        data: how the run names its data, e.g. `"rmd17:ethanol"`. Only the official names count: a file called
+            rmd17_ethanol.xyz may hold anything.
     """
-    name = (data or "").lower()
-    return RMD17_ETHANOL if "rmd17" in name and "ethanol" in name else ()
+    return RMD17_ETHANOL if data == "rmd17:ethanol" else ()

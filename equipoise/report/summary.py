@@ -15,9 +15,9 @@ def cards(run: RunFolder) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     evaluation = run.evaluation or {}
     if _is_number(evaluation.get("force_mae_mev")):
-        found.append((f"{evaluation['force_mae_mev']:.3g} meV/Å", "force error (MAE, test)"))
+        found.append((f"{evaluation['force_mae_mev']:.3g} meV/Å", "force error (MAE)"))
     if _is_number(evaluation.get("energy_mae_mev")):
-        found.append((f"{evaluation['energy_mae_mev']:.3g} meV", "energy error (MAE, test)"))
+        found.append((f"{evaluation['energy_mae_mev']:.3g} meV", "energy error (MAE)"))
     if run.md_log and "passes" in run.md_log:
         warm = np.nanmean(run.md_log["passes"])
         if run.md_cold:
@@ -36,7 +36,7 @@ def cards(run: RunFolder) -> list[tuple[str, str]]:
 
 
 def results_table(run: RunFolder) -> str | None:
-    """The HTML table of this run's test errors between the mean predictor and published models."""
+    """The HTML table of this run's errors between the mean predictor and published models."""
     evaluation = run.evaluation
     if not evaluation:
         return None
@@ -74,7 +74,8 @@ def _about_this_run(run: RunFolder) -> str:
     evaluation = run.evaluation or {}
     parts = []
     if _is_number(evaluation.get("structures")):
-        parts.append(f"{evaluation['structures']:,} test structures")
+        data = f" of {evaluation['data']}" if evaluation.get("data") else ""
+        parts.append(f"on {evaluation['structures']:,} structures{data}")
     if run.log and "seconds" in run.log:
         parts.append(f"trained for {_duration(float(np.nanmax(run.log['seconds'])))}")
     if _is_number(evaluation.get("energy_rmse_mev")) and _is_number(
@@ -88,6 +89,8 @@ def _about_this_run(run: RunFolder) -> str:
         parts.append(f"{evaluation['passes_mean']:.1f} passes per structure")
     if evaluation.get("unconverged"):
         parts.append(f"{evaluation['unconverged']} solves did not converge")
+    if evaluation.get("non_finite"):
+        parts.append(f"{evaluation['non_finite']} predictions not finite")
     return "; ".join(parts)
 
 

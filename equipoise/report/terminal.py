@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from ase.data import chemical_symbols
 from rich.table import Table
 
@@ -13,11 +14,14 @@ from equipoise.train import Evaluation
 
 def evaluation_table(evaluation: Evaluation, *, model: str, data: str) -> Table:
     """Errors between those of the mean predictor and, where known, published ones."""
-    table = Table(title=f"Test errors, {data}", title_justify="left")
+    table = Table(title=f"Errors on {data}", title_justify="left")
     table.add_column("model")
     for unit in ("energy\nMAE meV", "energy\nRMSE meV", "forces\nMAE meV/Å", "forces\nRMSE meV/Å"):
         table.add_column(unit, justify="right")
     ours, mean = evaluation.errors, evaluation.mean_predictor
+    # A NaN is a dash where there was no label, and a NaN where the prediction was one.
+    labels = (evaluation.energy_true, evaluation.forces_true)
+    energies, forces = (not np.isnan(each).all() for each in labels)
     for name, each, look in (("mean predictor", mean, "dim"), (model, ours, "bold")):
         numbers = (
             each.energy_mae_mev,
@@ -25,7 +29,9 @@ def evaluation_table(evaluation: Evaluation, *, model: str, data: str) -> Table:
             each.force_mae_mev,
             each.force_rmse_mev,
         )
-        table.add_row(name, *(_number(value) for value in numbers), style=look)
+        known = (energies, energies, forces, forces)
+        shown = (_number(v if k else None) for v, k in zip(numbers, known, strict=True))
+        table.add_row(name, *shown, style=look)
     for each in published_for(data):
         row = (_number(each.energy_mae_mev), "", _number(each.force_mae_mev), "")
         table.add_row(f"{each.model} (published)", *row, style="dim")
@@ -35,6 +41,7 @@ def evaluation_table(evaluation: Evaluation, *, model: str, data: str) -> Table:
         f"{evaluation.structures} structures, {evaluation.passes_mean:.1f} passes and "
         f"{1000 * evaluation.seconds_per_structure:.2g} ms each"
         + (f", {evaluation.unconverged} did not converge" if evaluation.unconverged else "")
+        + (f", {evaluation.non_finite} with NaN or infinity" if evaluation.non_finite else "")
     )
     table.caption_justify = "left"
     return table
@@ -139,6 +146,6 @@ def _facts(rows: Iterable[tuple[str, str]]) -> Table:
 
 
 def _number(value: float | None) -> str:
-    if value is None or value != value:  # NaN: there was no such label
+    if value is None:  # there was no such label
         return "–"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -6,7 +6,7 @@ from equipoise.train.config import (
     Recipe,
     TrainingSection,
 )
-from equipoise.train.datasets import Datasets, read_datasets, training_statistics
+from equipoise.train.datasets import Datasets, read_datasets, read_test, training_statistics
 from equipoise.train.evaluate import Evaluation, evaluate
 from equipoise.train.loop import FitResult, TrainingError, fit
 from equipoise.train.loss import Loss
@@ -31,6 +31,7 @@ __all__ = [
     "load_recipe",
     "make_recipe",
     "read_datasets",
+    "read_test",
     "recipe_keys",
     "recipe_names",
     "training_statistics",

@@ -14,7 +14,7 @@ from torch import Tensor
 from equipoise.graph import Graph, batch
 from equipoise.potentials import Potential, Statistics
 from equipoise.train.metrics import Errors, Tally
-from equipoise.train.state import write_atomically
+from equipoise.train.state import make_folder, write_atomically
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class Evaluation:
     structures: int
     passes_mean: float  # forward and adjoint, per structure
     unconverged: int  # structures whose fixed point was not reached: their errors count too
+    non_finite: int  # structures with a NaN or infinity in their energy or forces
     seconds_per_structure: float  # energy and forces, in batches
     energy_true: np.ndarray = field(repr=False)  # [structures], eV, NaN without a label
     energy_pred: np.ndarray = field(repr=False)  # [structures], eV
@@ -34,13 +35,18 @@ class Evaluation:
     forces_pred: np.ndarray = field(repr=False)  # [atoms, 3], eV/Angstrom
 
     def as_dict(self, *, model: str = "", data: str = "") -> dict[str, object]:
-        """The numbers, as they stand in `evaluation.json`; None where there was no label."""
+        """The numbers, as they stand in `evaluation.json`.
+
+        An error is None where there was no label, and where predictions were not finite: then
+        `non_finite` is larger than 0.
+        """
         return {
             **_numbers(self.errors),
             "mean_predictor": _numbers(self.mean_predictor),
             "structures": self.structures,
             "passes_mean": self.passes_mean,
             "unconverged": self.unconverged,
+            "non_finite": self.non_finite,
             "seconds_per_structure": self.seconds_per_structure,
             "model": model,
             "data": data,
@@ -53,7 +59,7 @@ class Evaluation:
 
         **Raises** `SavingError` (an `OSError`) if the disk refuses.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         text = json.dumps(self.as_dict(model=model, data=data), indent=2) + "\n"
         write_atomically(folder / "evaluation.npz", self._save_pairs)
         write_atomically(folder / "evaluation.json", lambda partial: partial.write_text(text))
@@ -100,7 +106,7 @@ def evaluate(
     references = dict(zip(statistics.elements, statistics.reference_energies, strict=True))
     ours, mean = Tally(), Tally()
     pairs: dict[str, list[Tensor]] = {"et": [], "ep": [], "ft": [], "fp": []}
-    seconds = 0.0
+    seconds, non_finite = 0.0, 0
     was_training = potential.training
     potential.eval()
     # Forces are a derivative: callers who switched gradients off still get them.
@@ -113,6 +119,7 @@ def evaluate(
             seconds += time.perf_counter() - began
             ours.add(prediction, graph)
             graph = graph.to("cpu")
+            non_finite += _non_finite(energy, forces, graph.owner)
             mean.add_errors(_mean_energy(graph, references), torch.zeros_like(forces), graph)
             for key, value in (
                 ("et", _or_nan(graph.energy, energy)),
@@ -131,6 +138,7 @@ def evaluate(
         structures=len(graphs),
         passes_mean=ours.mean_passes + ours.mean_adjoint_passes,
         unconverged=ours.unconverged,
+        non_finite=non_finite,
         seconds_per_structure=seconds / len(graphs),
         energy_true=energy_true,
         energy_pred=energy_pred,
@@ -144,6 +152,13 @@ def _mean_energy(graph: Graph, references: dict[int, float]) -> Tensor:
     atoms = torch.tensor([references[int(z)] for z in graph.species], dtype=torch.float64)
     energy = torch.zeros(graph.n_structures, dtype=torch.float64)
     return energy.index_add_(0, graph.owner, atoms)
+
+
+def _non_finite(energy: Tensor, forces: Tensor, owner: Tensor) -> int:
+    """How many structures have a prediction that is no number."""
+    bad = ~energy.isfinite()
+    bad[owner[~forces.isfinite().all(dim=1)]] = True
+    return int(bad.sum())
 
 
 def _numbers(errors: Errors) -> dict[str, float | None]:

@@ -5,29 +5,48 @@ import math
 import torch
 from torch import nn
 
+from equipoise.equivariant import EquivariantNorm
 from equipoise.train.config import TrainingSection
 
+NEVER_DECAYED = (EquivariantNorm, nn.LayerNorm, nn.Embedding)
+STACKED_VECTORS = ("bias", "score")  # names of parameters
 FIRST_RATE = 0.01  # of the largest: warm-up starts here, as a step of length 0 would be wasted
 
 
 def build_optimiser(potential: nn.Module, settings: TrainingSection) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only.
-
-    Parameters with one dimension or none (biases, scales of norms) are not decayed: pulling
-    the scale of a norm to 0 does not simplify the function, it only makes its input noisy.
+    """AdamW with weight decay on matrices only; see `decays`.
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv:1711.05101.
     """
-    parameters = [p for p in potential.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = []
+    for decay in (True, False):
+        parameters = [p for p, its in decays(potential) if its == decay and p.requires_grad]
+        groups.append(
+            {"params": parameters, "weight_decay": settings.weight_decay if decay else 0.0}
+        )
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=settings.betas,
     )
+
+
+def decays(network: nn.Module) -> list[tuple[nn.Parameter, bool]]:
+    """Every parameter once, and whether weight decay acts on it.
+
+    What mixes channels decays. The scales of norms do not: pulling them to 0 does not simplify
+    the function, it only makes the input of the next layer noisy. Nor do embeddings, of which
+    only the rows of the elements at hand receive a gradient; nor biases and other vectors, even
+    where several are stacked in one parameter (the scores of attention heads).
+    """
+    found, seen = [], set()
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter not in seen:
+                seen.add(parameter)
+                vector = parameter.ndim <= 1 or name in STACKED_VECTORS
+                found.append((parameter, not vector and not isinstance(module, NEVER_DECAYED)))
+    return found
 
 
 def progress_of(

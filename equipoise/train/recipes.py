@@ -105,18 +105,34 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
     path = Path(name_or_path)
     names = recipe_names()
     if str(name_or_path) in names:
-        return (RECIPES / f"{name_or_path}.yaml").read_text(), str(name_or_path)
+        return (RECIPES / f"{name_or_path}.yaml").read_text(encoding="utf-8"), str(name_or_path)
     if path.is_file():
         # A run keeps its recipe as RUN/recipe.yaml, where "recipe" says nothing.
-        return path.read_text(), path.stem if path.stem != "recipe" else path.resolve().parent.name
-    if path.is_dir() and (path / "recipe.yaml").is_file():
-        return (path / "recipe.yaml").read_text(), path.name
+        return _text(path), path.stem if path.stem != "recipe" else path.resolve().parent.name
+    if path.is_dir():
+        if (path / "recipe.yaml").is_file():
+            return _text(path / "recipe.yaml"), path.name
+        raise ValueError(
+            f"{str(name_or_path)!r} is a folder without recipe.yaml, so there is no run in it to go "
+            f"on with; give a recipe ({', '.join(names)}, or a YAML file), and this folder as its "
+            "run folder"
+        )
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise ValueError(f"recipe file {str(name_or_path)!r} does not exist")
     raise ValueError(
         f"unknown recipe {str(name_or_path)!r}{_did_you_mean(str(name_or_path), names)} "
         f"(recipes: {', '.join(names)}; or the path of a YAML file)"
     )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"recipe {str(path)!r} must be text in UTF-8, received byte "
+            f"0x{error.object[error.start]:02x} at position {error.start}; save it as UTF-8"
+        ) from error
 
 
 def _parse_override(override: str) -> Any:

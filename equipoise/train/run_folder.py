@@ -1,11 +1,13 @@
 """The folder of a run: what lies in it, and whether a recipe may go on there."""
 
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from equipoise.train.config import Recipe
 from equipoise.train.recipes import differences, load_recipe
-from equipoise.train.state import write_atomically
+from equipoise.train.state import SavingError, make_folder, write_atomically
 
 # Keys that may change between two starts of one run: they do not change its numbers.
 FREE_KEYS = (
@@ -40,42 +42,70 @@ class RunFolder:
         return self.path / "state.safetensors"
 
     @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def trained(self) -> bool:
+        """Whether a run has left anything here that cost time."""
+        return any(file.exists() for file in (self.state, self.model, self.log))
+
+    @property
     def all(self) -> list[Path]:
         """Everything that a new run in this folder would put out of date."""
         names = ("state.json", "evaluation.json", "evaluation.npz")
         own = [self.recipe, self.log, self.model, self.state]
-        return own + [self.path / name for name in names]
+        events = self.tensorboard.glob("events.out.tfevents.*")
+        return own + [self.path / name for name in names] + list(events)
 
 
-def open_run(recipe: Recipe, path: Path, *, resume: bool) -> RunFolder:
-    """Make `path` the folder of a run of `recipe`, and keep the recipe in it.
+def find_run(recipe: Recipe, path: Path, *, resume: bool) -> RunFolder:
+    """The folder of a run of `recipe`, if `path` may be that. Touches nothing.
 
-    With `resume`, a folder that holds a run of the same recipe is left as it is, to be gone on
-    with. Without, what an earlier run left there is deleted.
+    With `resume`, a folder in which nothing was trained yet takes any recipe; one that holds a
+    run must hold a run of this recipe.
 
-    **Raises** `ValueError` if `resume` is set and the folder holds a run of another recipe (it
-    says which keys differ), or if `path` is a file.
+    **Raises** `ValueError` if `path` is a file, or if `resume` is set and the folder holds a run
+    of another recipe (it says which keys differ) or of an unknown one.
     """
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"the run folder must be a folder, received the file {path}")
-    if resume and folder.recipe.exists():
-        changed = differences(recipe, load_recipe(folder.recipe), ignore=FREE_KEYS)
-        if changed:
-            raise ValueError(
-                f"{path} holds a run of a different recipe ({'; '.join(changed)}). Choose another "
-                "output.folder, go back to the recipe of that run, or start afresh with "
-                "resume=False, which deletes that run"
-            )
-    elif resume and folder.state.exists():
+    if not resume or not folder.trained:
+        return folder
+    if not folder.recipe.exists():
+        found = next(f.name for f in (folder.state, folder.model, folder.log) if f.exists())
         raise ValueError(
-            f"{path} holds the state of a run but no recipe.yaml to check it against; choose "
-            "another output.folder, or start afresh with resume=False, which deletes that run"
+            f"{path} holds {found} of an earlier run but no recipe.yaml to check it against; "
+            "choose another output.folder, or start afresh with resume=False, which deletes that "
+            "run"
         )
-    else:
-        for file in folder.all:
-            file.unlink(missing_ok=True)
-    path.mkdir(parents=True, exist_ok=True)
-    output = recipe.output.model_copy(update={"folder": str(path)})
-    write_atomically(folder.recipe, recipe.model_copy(update={"output": output}).save)
+    changed = differences(recipe, load_recipe(folder.recipe), ignore=FREE_KEYS)
+    if changed:
+        raise ValueError(
+            f"{path} holds a run of a different recipe ({'; '.join(changed)}). Choose another "
+            "output.folder, go back to the recipe of that run, or start afresh with "
+            "resume=False, which deletes that run"
+        )
     return folder
+
+
+def begin_run(folder: RunFolder, recipe: Recipe, *, resume: bool) -> None:
+    """Make the folder and keep the recipe in it; without `resume`, delete an earlier run first.
+
+    **Raises** `SavingError` (an `OSError`) if the folder cannot be made or written to.
+    """
+    make_folder(folder.path)
+    output = recipe.output.model_copy(update={"folder": str(folder.path)})
+    try:
+        if not resume:
+            for file in folder.all:
+                file.unlink(missing_ok=True)
+        write_atomically(folder.recipe, recipe.model_copy(update={"output": output}).save)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise SavingError(
+            f"the run folder must be one that can be written to, received {folder.path} "
+            f"({os.strerror(error.errno)}); choose another output.folder, or change its permissions"
+        ) from error

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from equipoise.train.metrics import Tally
 
 FORMAT = "equipoise training state"
-VERSION = 1
+VERSION = 2
 
 
 class SavingError(OSError):
@@ -98,7 +98,8 @@ def load_state(
     if header.get("format") != FORMAT or header.get("version") != str(VERSION):
         raise ValueError(
             f"{path} must be a {FORMAT} of version {VERSION}, received format "
-            f"{header.get('format')!r}, version {header.get('version')!r}"
+            f"{header.get('format')!r}, version {header.get('version')!r}; go on with the version "
+            "of Equipoise that wrote it, or start afresh with resume=False"
         )
     expected = _module_tensors(potential, average)
     found = {name for name in tensors if not name.startswith("optimiser.")}
@@ -135,6 +136,17 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise saving_error(path, error) from error
+
+
+def make_folder(path: Path) -> None:
+    """**Raises** `SavingError` if `path` is no folder and cannot become one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SavingError(
+            f"results must go to a folder that exists or can be made, received {path} "
+            f"({error.strerror}); choose another folder"
+        ) from error
 
 
 def saving_error(path: Path, error: OSError) -> SavingError:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from equipoise.data import Report, read
+from equipoise.data import Report, label_keys, read
 from equipoise.graph import batch
 
 
@@ -159,10 +159,36 @@ def test_empty_file(tmp_path):
         read(tmp_path / "empty.xyz", cutoff=5.0)
 
 
-def test_npz_points_to_its_reader(tmp_path):
+def test_npz_is_a_file_of_rmd17(tmp_path):
+    path = tmp_path / "water.npz"
+    atoms = ase.build.molecule("H2O")
+    np.savez(
+        path,
+        nuclear_charges=atoms.numbers,
+        coords=atoms.positions[None],
+        energies=np.array([-23.06]),
+        forces=np.zeros((1, 3, 3)),
+    )
+    (graph,) = read(path, cutoff=5.0)
+    assert float(graph.energy) == pytest.approx(-1.0, rel=1e-3)  # from kcal/mol
+    assert label_keys(path) == {"energy": "energies", "forces": "forces"}
+    with pytest.raises(ValueError, match="have fixed names, received energy_key 'E'"):
+        read(path, cutoff=5.0, energy_key="E")
     np.savez(tmp_path / "some.npz", coords=np.zeros((1, 3)))
-    with pytest.raises(ValueError, match="use equipoise.data.read_rmd17"):
+    with pytest.raises(ValueError, match="some.npz lacks nuclear_charges"):
         read(tmp_path / "some.npz", cutoff=5.0)
+
+
+def test_keys_that_labels_came_from(tmp_path):
+    plain = write(tmp_path / "plain.xyz", labelled(kinds=("energy", "forces", "stress")))
+    assert label_keys(plain) == {"energy": "energy", "forces": "forces", "stress": "stress"}
+    frames = results_as_ref(labelled(), forces="dft_forces")
+    mixed = write(tmp_path / "mixed.xyz", frames)
+    assert label_keys(mixed, forces_key="dft_forces") == {
+        "energy": "REF_energy",
+        "forces": "dft_forces",
+    }
+    assert label_keys(mixed) == {"energy": "REF_energy"}
 
 
 def test_a_bad_structure_is_named_by_its_number(tmp_path):

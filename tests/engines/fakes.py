@@ -49,6 +49,7 @@ class FakePotential(Potential):
         self.tolerance, self.max_passes = tolerance, max_passes
         self.calls = 0
         self.starts: list[Solution | None] = []
+        self.policies: list[str] = []
         # What to do at which call (1, 2, ...): an exception to raise, "sigint",
         # "sigkill", "nan" or "unconverged".
         self.script: dict[int, object] = {}
@@ -73,6 +74,7 @@ class FakePotential(Potential):
     ) -> Prediction:
         self.calls += 1
         self.starts.append(start)
+        self.policies.append(unconverged)
         action = self.script.get(self.calls)
         if isinstance(action, BaseException):
             raise action
@@ -118,10 +120,10 @@ class FakePotential(Potential):
 
     def _solve(self, source: torch.Tensor, start: Solution | None, *, stuck: bool) -> Solution:
         z = torch.zeros_like(source) if start is None else start.value
-        z, passes, residual = self._iterate(lambda z: torch.tanh(z) / 2 + source, z)
+        z, passes, residual, first = self._iterate(lambda z: torch.tanh(z) / 2 + source, z)
         slope = (1 - torch.tanh(z) ** 2) / 2
         dual = torch.zeros_like(z) if start is None or start.adjoint is None else start.adjoint
-        dual, dual_passes, _ = self._iterate(lambda a: slope * a + 0.05, dual)
+        dual, dual_passes, _, _ = self._iterate(lambda a: slope * a + 0.05, dual)
         good = residual <= self.tolerance and not stuck
         result = torch.tensor([int(Result.CONVERGED if good else Result.MAX_PASSES)])
         return Solution(
@@ -129,19 +131,21 @@ class FakePotential(Potential):
             passes=torch.tensor([passes]),
             residual=torch.tensor([residual]),
             result=result,
+            first_residual=torch.tensor([first]),
             adjoint=dual,
             adjoint_passes=torch.tensor([dual_passes]),
             adjoint_residual=torch.zeros(1),
             adjoint_result=torch.zeros(1, dtype=torch.int64),
         )
 
-    def _iterate(self, f, z: torch.Tensor) -> tuple[torch.Tensor, int, float]:
-        passes, residual = 0, float("inf")
+    def _iterate(self, f, z: torch.Tensor) -> tuple[torch.Tensor, int, float, float]:
+        passes, residual, first = 0, float("inf"), float("inf")
         while residual > self.tolerance and passes < self.max_passes:
             mapped = f(z)
             residual = float((mapped - z).norm() / mapped.norm().clamp(min=1e-12))
+            first = residual if passes == 0 else first
             z, passes = mapped, passes + 1
-        return z, passes, residual
+        return z, passes, residual, first
 
 
 def tiny_potential(kind: str = "equilibrium", tolerance: float = 1e-9) -> Potential:

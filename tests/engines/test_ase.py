@@ -79,6 +79,26 @@ def test_from_a_file(tmp_path):
     assert energies[0] == energies[1]
 
 
+def test_from_a_run_folder(tmp_path):
+    save(tiny_potential(), tmp_path / "model.safetensors")
+    calculator = EquipoiseCalculator(str(tmp_path), dtype=torch.float64)
+    assert calculator.potential.cutoff == 4.0
+
+
+@pytest.mark.parametrize("kind", POTENTIALS)
+@pytest.mark.parametrize("make", [ethanol, crystal])
+def test_the_energies_of_the_atoms_add_up(kind, make):
+    potential, atoms = POTENTIALS[kind](), make()
+    if kind == "equilibrium":  # far from the fixed point the correction is not small
+        loose = Anderson(tolerance=1e-2)
+        object.__setattr__(potential.config, "solver", loose)
+        object.__setattr__(potential.config, "adjoint", loose)
+    atoms.calc = EquipoiseCalculator(potential)
+    energies = atoms.get_potential_energies()
+    assert energies.shape == (len(atoms),)
+    assert energies.sum() == pytest.approx(atoms.get_potential_energy(), rel=0, abs=1e-9)
+
+
 def test_warm_calls_take_fewer_passes_and_are_counted():
     potential, atoms = FakePotential(), ethanol()
     atoms.calc = EquipoiseCalculator(potential)
@@ -188,15 +208,29 @@ def test_one_calculator_on_two_structures_stays_right():
     assert one.calc.warm_start.forgotten == 3
 
 
-def test_a_failed_warm_solve_is_repeated_from_nothing():
+@pytest.mark.parametrize("unconverged", ["error", "warn", "accept"])
+def test_a_failed_warm_solve_is_repeated_from_nothing(unconverged):
     potential, atoms = FakePotential(), ethanol()
     potential.script[2] = "unconverged"
-    atoms.calc = EquipoiseCalculator(potential)
+    atoms.calc = EquipoiseCalculator(potential, unconverged=unconverged)
     atoms.get_forces()
     atoms.positions[0, 0] += 0.01
     atoms.get_forces()
     assert [start is None for start in potential.starts] == [True, False, True]
-    assert atoms.calc.statistics.cold_retries == 1
+    assert potential.policies == [unconverged, "error", unconverged]
+    statistics = atoms.calc.statistics
+    assert (statistics.cold_retries, statistics.warm_calls) == (1, 0)
+    assert atoms.calc.warm_start.remembered == 1  # the second solve is a good one
+
+
+def test_a_structure_that_does_not_converge_is_accepted_only_from_nothing():
+    potential, atoms = FakePotential(), ethanol()
+    potential.script |= {2: "unconverged", 3: "unconverged"}
+    atoms.calc = EquipoiseCalculator(potential, unconverged="accept")
+    atoms.get_forces()
+    atoms.positions[0, 0] += 0.01
+    assert np.isfinite(atoms.get_forces()).all()
+    assert (potential.calls, atoms.calc.warm_start.remembered) == (3, 0)
 
 
 def test_a_failed_cold_solve_is_an_error():

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import ase.build
 import ase.io
+import jaxtyping
 import numpy as np
 import pytest
 from ase import units
+from ase.constraints import FixAtoms, Hookean
 from rich.console import Console
 
 from equipoise.deq.predictors import Linear
@@ -38,6 +40,7 @@ COLUMNS = [
     "temperature_k",
     "passes",
     "adjoint_passes",
+    "residual",
     "seconds",
 ]
 
@@ -69,6 +72,23 @@ def column(folder, name):
     return np.array([float(row[name]) for row in log(folder)])
 
 
+def changed(**what):
+    atoms = RELAXED.copy()
+    for name, value in what.items():
+        getattr(atoms, f"set_{name}")(value)
+    return atoms
+
+
+class Tied(FixAtoms):
+    """A constraint of the user's own that cannot describe itself."""
+
+    def __init__(self):
+        super().__init__([3])
+
+    def todict(self):
+        raise NotImplementedError
+
+
 def assert_same_run(one, two):
     """Bit for bit, apart from the wall time."""
     for name in ("trajectory.extxyz", "cold_passes.csv"):
@@ -82,6 +102,15 @@ def assert_same_run(one, two):
         assert set(a.files) == set(b.files)
         for name in set(a.files) - {"seconds", "restarts", "bytes.log.csv"}:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture
+def as_users_call_it():
+    """Without the type checks of the test run, which would come first."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 class Killed(BaseException):
@@ -113,6 +142,7 @@ def test_files_say_what_happened(tmp_path):
         assert float(row["kinetic_ev"]) == pytest.approx(frame.get_kinetic_energy(), abs=1e-6)
         assert int(row["passes"]) == frame.info["passes"]
         assert frame.info["residual"] < 1e-8
+        assert float(row["residual"]) == pytest.approx(frame.info["residual"])
         assert np.abs(frame.get_forces()).max() > 0.01
     np.testing.assert_allclose(frames[-1].positions, result.atoms.positions, atol=1e-7)
     np.testing.assert_allclose(frames[-1].get_momenta(), result.atoms.get_momenta(), atol=1e-7)
@@ -313,9 +343,29 @@ def test_a_lost_atom_is_noticed(tmp_path):
 def test_a_start_outside_the_bounds_is_refused(tmp_path):
     far = ase.build.molecule("H2")
     far.positions[0, 2] += 9
-    with pytest.raises(ValueError, match="over 4 Angstrom from its nearest"):
-        simulate(tmp_path, atoms=far)
-    assert not (tmp_path / "checkpoint.npz").exists()
+    with pytest.raises(ValueError, match=r"9\.74 Angstrom from its .*raise the bound") as caught:
+        simulate(tmp_path / "run", atoms=far)
+    assert "max_gap, on the command line --max-gap" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    simulate(tmp_path / "run", atoms=far, steps=2, watchdog=Watchdog(max_gap=9.9))
+
+
+def test_a_start_that_cannot_be_calculated_leaves_no_folder(tmp_path):
+    for atoms in (ase.build.bulk("Si"), changed(positions=np.full((9, 3), np.nan))):
+        with pytest.raises(ValueError, match="received Si|must be finite"):
+            simulate(tmp_path / "run", atoms=atoms)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_bound_that_stopped_a_run_can_be_raised(tmp_path):
+    # Not relaxed and at rest: it becomes warmer with every step.
+    options = {"atoms": ase.build.molecule("CH3CH2OH"), "velocities": "keep", "steps": 10}
+    stopped = "above the bound of 3000 K .max_temperature_k, on the command line --max-temperature"
+    with pytest.raises(SimulationStopped, match=stopped):
+        simulate(tmp_path, **options)
+    assert len(log(tmp_path)) == 7
+    simulate(tmp_path, watchdog=Watchdog(max_temperature_k=1e5), **options)
+    assert len(log(tmp_path)) == 11
 
 
 def test_a_full_disk_leaves_the_checkpoint_and_the_run_goes_on_later(tmp_path):
@@ -336,8 +386,13 @@ def test_a_full_disk_leaves_the_checkpoint_and_the_run_goes_on_later(tmp_path):
     [
         ({"timestep_fs": 0.25}, "timestep_fs was 0.5 and is now 0.25"),
         ({"ensemble": "langevin"}, "ensemble was 'nve'"),
-        ({"potential": FakePotential(depth=0.6)}, "model was"),
-        ({"atoms": ase.build.molecule("CH3OH")}, "structure was"),
+        ({"potential": FakePotential(depth=0.6)}, "settings: model changed. Use another"),
+        ({"atoms": ase.build.molecule("CH3OH")}, "structure changed"),
+        ({"atoms": changed(masses=[2.0] * 9)}, "settings: masses changed. Use another"),
+        (
+            {"atoms": changed(constraint=FixAtoms([0]))},
+            r"settings: constraints was '' and is now 'FixAtoms \w+'\. Use another",
+        ),
         ({"warm_start": WarmStart(Linear())}, r"warm_start was 'Quadratic\(\)'"),
     ],
 )
@@ -347,6 +402,15 @@ def test_a_folder_with_another_run_is_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         simulate(tmp_path, **change)
     assert (tmp_path / "log.csv").read_bytes() == kept
+
+
+def test_constraints_are_told_apart(tmp_path):
+    one = changed(constraint=[FixAtoms([0]), Hookean(1, 2, k=5.0, rt=1.6)])
+    simulate(tmp_path, atoms=one, steps=3)
+    simulate(tmp_path, atoms=one.copy(), steps=5)
+    for other in (FixAtoms([1]), [FixAtoms([0]), Hookean(1, 2, k=6.0, rt=1.6)], Tied()):
+        with pytest.raises(ValueError, match="constraints was 'FixAtoms .*, Hookean .*' and"):
+            simulate(tmp_path, atoms=changed(constraint=other))
 
 
 def test_start_again_overwrites(tmp_path):
@@ -402,13 +466,24 @@ def test_damaged_folders_are_refused(tmp_path, damage, message):
     [
         ({"steps": -1}, "steps must be at least 0, received -1"),
         ({"timestep_fs": 0.0}, "timestep_fs must be larger than 0"),
+        ({"timestep_fs": np.nan}, "timestep_fs must be larger than 0 and finite, received nan"),
+        ({"timestep_fs": np.inf}, "timestep_fs must be larger than 0 and finite, .* in fs"),
         ({"temperature_k": -3.0}, "temperature_k must be at least 0"),
+        ({"temperature_k": np.inf}, "temperature_k must be at least 0 and finite, .* in K"),
+        ({"temperature_k": np.nan}, "temperature_k must be .* received nan"),
+        ({"friction_per_ps": 0.0}, "friction_per_ps must be larger than 0"),
+        ({"friction_per_ps": np.nan}, "friction_per_ps must be .* finite, .* in 1/ps"),
+        ({"steps": 10.5}, "steps must be an integer, received 10.5; round it"),
+        ({"steps": "10"}, "steps must be an integer, received '10'"),
+        ({"seed": 0.5}, "seed must be an integer"),
+        ({"cold_sample": -1}, "cold_sample must be at least 0"),
         ({"log_every": 0}, "log_every must be at least 1"),
+        ({"checkpoint_every": 2.5}, "checkpoint_every must be an integer"),
         ({"ensemble": "NPT"}, "ensemble must be .* received 'NPT'"),
         ({"velocities": "hot"}, "velocities must be"),
     ],
 )
-def test_bad_arguments_are_refused(tmp_path, options, message):
+def test_bad_arguments_are_refused(tmp_path, options, message, as_users_call_it):
     with pytest.raises(ValueError, match=message):
         simulate(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

@@ -73,6 +73,19 @@ def test_the_trajectory_holds_every_step(tmp_path, name):
     assert energies[-1] < energies[0]
 
 
+def test_a_structure_that_is_refused_leaves_no_files(tmp_path):
+    target = tmp_path / "relax" / "path.extxyz"
+    for atoms, message in ((ase.build.bulk("Si"), "received Si"), (ase.Atoms(), "at least one")):
+        with pytest.raises(ValueError, match=message):
+            relax(atoms, FakePotential(), trajectory=target, log=tmp_path / "log.txt")
+        assert list(tmp_path.iterdir()) == []
+    relax(molecule(), FakePotential(), steps=1, trajectory=target)
+    kept = target.read_bytes()
+    with pytest.raises(ValueError):
+        relax(ase.build.bulk("Si"), FakePotential(), trajectory=target)
+    assert target.read_bytes() == kept
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -10,7 +10,7 @@ from equipoise.deq.predictors import Last, Linear, Quadratic
 from equipoise.deq.solution import Result
 from equipoise.engines import WarmStart
 from equipoise.graph import Graph
-from tests.engines.fakes import FakePotential
+from tests.engines.fakes import FakePotential, tiny_potential
 
 CELL = np.array([[5.0, 0.0, 0.0], [1.0, 5.5, 0.0], [0.0, 0.5, 6.0]])
 SPECIES = np.array([6, 8, 1, 1])
@@ -142,13 +142,45 @@ def test_a_path_that_is_not_smooth_leaves_only_the_newest():
     torch.testing.assert_close(warm_start.start(graph_at(0.08)).value, solution.value)
 
 
+def test_a_bad_guess_leaves_only_the_newest():
+    for residual, remembered in ((0.29, 3), (0.31, 1), (float("nan"), 1)):
+        warm_start = filled()
+        solution = FakePotential()(
+            graph_at(0.06), start=warm_start.start(graph_at(0.06))
+        ).equilibrium
+        first = torch.tensor([residual])
+        solution = dataclasses.replace(solution, first_residual=first, passes=0 * solution.passes)
+        warm_start.remember(graph_at(0.06), solution)
+        assert warm_start.remembered == remembered
+    torch.testing.assert_close(warm_start.start(graph_at(0.08)).value, solution.value)
+
+
+def test_the_bound_on_the_residual_of_a_guess_can_be_chosen():
+    for bound, remembered in ((1e-12, 1), (0.3, 3)):
+        warm_start = WarmStart(max_residual=bound)
+        follow(warm_start, FakePotential(), 0.02 * np.arange(3))
+        assert warm_start.remembered == remembered
+
+
+def test_the_real_potential_says_how_good_a_guess_was():
+    potential, warm_start, residuals = tiny_potential().eval(), WarmStart(), []
+    for time in (0.0, 0.02, 0.04, 0.06):
+        graph = graph_at(time)
+        solution = potential(graph, start=warm_start.start(graph)).equilibrium
+        warm_start.remember(graph, solution)
+        residuals.append(float(solution.first_residual))
+    assert residuals[0] > 0.5  # a start from nothing
+    assert residuals[3] < residuals[1] < 0.3
+    assert warm_start.remembered == 3
+
+
 def test_a_second_solve_of_the_same_place_replaces_the_newest():
     warm_start = filled(Linear(), steps=2)
     graph = graph_at(0.02)
     last = FakePotential()(graph).equilibrium
-    energy_only = dataclasses.replace(last, adjoint=None, adjoint_passes=None)
+    without_adjoint = dataclasses.replace(last, adjoint=None, adjoint_passes=None)
     before = warm_start.start(graph)
-    warm_start.remember(graph, energy_only)
+    warm_start.remember(graph, without_adjoint)
     again = warm_start.start(graph)
     assert torch.equal(again.value, last.value)  # as it is, not extrapolated
     assert torch.equal(again.adjoint, before.adjoint)
@@ -193,7 +225,9 @@ def test_refuses_half_a_state():
         WarmStart().restore(state)
 
 
-@pytest.mark.parametrize("options", [{"max_move": 0.0}, {"max_strain": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"max_move": 0.0}, {"max_strain": -1.0}, {"max_residual": 0.0}]
+)
 def test_refuses_bounds_that_are_none(options):
     with pytest.raises(ValueError, match="must be larger than 0"):
         WarmStart(**options)

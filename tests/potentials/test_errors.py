@@ -41,8 +41,33 @@ def test_start_of_another_structure():
 
 
 def test_stress_of_a_molecule():
-    with pytest.raises(ValueError, match="stress needs a cell with a volume"):
+    with pytest.raises(ValueError, match="stress needs a periodic cell with a volume"):
         potential()(molecule(), stress=True)
+
+
+def test_not_a_graph_and_not_finite():
+    with pytest.raises(TypeError, match="Graph"):
+        potential()([1, 2])
+    graph = molecule()
+    broken = graph.replace(positions=graph.positions * torch.nan)
+    with pytest.raises(ValueError, match="positions and cell must be finite"):
+        potential("stacked")(broken)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="outside of it"):
+        potential()(graph)
+
+
+def test_stress_of_a_molecule_in_a_box():
+    graph = molecule()
+    boxed = graph.replace(cell=20 * torch.eye(3, dtype=torch.float64)[None])
+    with pytest.raises(ValueError, match="stress needs a periodic cell"):
+        potential()(boxed, stress=True)
+
+
+def test_a_loaded_potential_can_be_trained_further(tmp_path):
+    save(potential(), tmp_path / "model.safetensors")
+    model = load(tmp_path).train()  # a folder will do
+    model(molecule()).forces.square().sum().backward()
+    assert model.head.out.weight.grad.abs().max() > 0
 
 
 def test_unconverged_solves_are_never_silent():
@@ -70,6 +95,10 @@ def test_settings():
         PotentialConfig(kind="explicit")
     with pytest.raises(ValueError, match="hidden must be a multiple of heads=2, received 7"):
         replace(SMALL, hidden=7)
+    with pytest.raises(ValueError, match="atomic numbers from 1 to 118"):
+        Statistics((1, 200), (0.0, 0.0), 1.0, 1.0, 1.0)
+    with pytest.raises(ValueError, match="reference energies must be finite"):
+        Statistics((1,), (float("nan"),), 1.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="one reference energy per element"):
         Statistics((1, 6), (0.0,), 1.0, 1.0, 1.0)
 
@@ -113,6 +142,10 @@ def test_files_that_are_no_models(tmp_path):
     save_file({"w": torch.ones(2)}, foreign, metadata={"equipoise": header})
     with pytest.raises(ValueError, match="schema 99"):
         load(foreign)
+    for damaged in ("{not json", "[1]"):
+        save_file({"w": torch.ones(2)}, foreign, metadata={"equipoise": damaged})
+        with pytest.raises(ValueError, match="damaged"):
+            load(foreign)
     header = describe(path) | {"config": {"kind": "equilibrium", "colour": "blue"}}
     save_file({"w": torch.ones(2)}, foreign, metadata={"equipoise": json.dumps(header)})
     with pytest.raises(ValueError, match="settings that this version does not know"):

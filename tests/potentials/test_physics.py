@@ -201,15 +201,38 @@ def test_edges_along_the_axes_are_exact(kind, axis):
 def test_warm_start_equals_cold_start_within_the_tolerance():
     for tolerance in (1e-3, 1e-6):
         predict, graph = potential(tolerance=tolerance), molecule()
-        cold = predict(graph)
+        exact = potential(tolerance=1e-12)(graph).forces
         near = predict(
-            moved(graph, graph.positions + 1e-3 * torch.randn(6, 3, dtype=torch.float64))
+            moved(graph, graph.positions + 3e-2 * torch.randn(6, 3, dtype=torch.float64))
         )
-        warm = predict(graph, start=near.equilibrium)
-        scale = cold.forces.abs().max()
-        assert (warm.forces - cold.forces).abs().max() < 20 * tolerance * scale
-        assert abs(warm.energy - cold.energy).item() < 20 * tolerance
+        warm, cold = predict(graph, start=near.equilibrium), predict(graph)
+        bound = 3 * tolerance * exact.abs().max()
+        assert (near.forces - exact).abs().max() > 10 * bound  # the old answer would not pass
+        assert (warm.forces - exact).abs().max() < bound
+        assert (cold.forces - exact).abs().max() < bound
         assert warm.passes.item() < cold.passes.item()
+
+
+def test_one_atom_that_moved_is_not_lost_among_many_that_did_not():
+    """The tolerance holds for each atom: 200 far copies at rest must not hide the one that moved."""
+    predict = potential(tolerance=1e-4)
+    single, grid = molecule(6), np.arange(200) * 50.0
+    positions = np.concatenate([single.positions.numpy() + [x, 0, 0] for x in grid])
+    species = np.tile(single.species.numpy(), 200)
+    before = predict(Graph.build(positions, species, cutoff=4.0))
+    positions[0] += 0.01
+    after = Graph.build(positions, species, cutoff=4.0)
+    warm = predict(after, start=before.equilibrium).forces[:6]
+    alone = potential(tolerance=1e-12)(Graph.build(positions[:6], species[:6], cutoff=4.0)).forces
+    assert (warm - alone).abs().max() < 3e-4 * alone.abs().max()
+
+
+def test_energies_agree_with_and_without_forces_and_add_up():
+    predict, graph = potential(tolerance=1e-3), batch([molecule(), crystal()])
+    full = predict(graph)
+    assert torch.equal(predict(graph, forces=False).energy, full.energy)
+    total = torch.zeros(2, dtype=torch.float64).index_add(0, graph.owner, full.atomic_energies)
+    torch.testing.assert_close(total, full.energy, rtol=0, atol=1e-10)
 
 
 def test_lagrangian_energy_has_a_second_order_error():

@@ -4,7 +4,7 @@ import torch
 
 from equipoise.graph import batch
 from equipoise.potentials import derivatives
-from tests.potentials.structures import crystal, molecule, potential
+from tests.potentials.structures import crystal, molecule, moved, potential
 
 
 def loss(energy, forces):
@@ -53,3 +53,20 @@ def test_jacobian_penalty_can_be_trained():
     )
     assert any(g is not None and g.abs().max() > 0 for g in gradients)
     assert model(molecule()).penalty is None
+
+
+def test_unrolled_training_is_the_gradient_of_what_was_computed():
+    """After K passes: forces are those of the K-pass energy, and many passes are the fixed point."""
+    model, graph = potential().train(), molecule(4)
+    prediction = model(graph, unrolled=2)
+    step, energies = 1e-4, []
+    for sign in (1, -1):
+        positions = graph.positions.clone()
+        positions[1, 0] += sign * step
+        energies.append(model(moved(graph, positions), unrolled=2).energy.item())
+    numeric = -(energies[0] - energies[1]) / (2 * step)
+    assert abs(numeric - prediction.forces[1, 0].item()) < 1e-6 * prediction.forces.abs().max()
+    assert prediction.equilibrium is None
+    torch.testing.assert_close(
+        model(graph, unrolled=60).forces, model(graph).forces, rtol=0, atol=1e-9
+    )

@@ -14,7 +14,7 @@ from ase.io import write
 
 from equipoise.report import molecule as film
 from equipoise.report import read_run, style, write_report
-from equipoise.report.plots import drift, learning_curve
+from equipoise.report.plots import drift, learning_curve, parity_plots
 from equipoise.report.published import published_for
 from equipoise.report.run_folder import read_table
 from equipoise.report.summary import cards, results_table
@@ -149,7 +149,20 @@ def test_published_levels_belong_to_their_data(run: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data": "my_water.xyz"}))
     assert "MACE" not in results_table(read_run(run))
     assert len(published_for("rmd17:ethanol")) == 3
-    assert published_for("rmd17:aspirin") == published_for(None) == ()
+    others = ("rmd17:aspirin", "my_rmd17_ethanol.xyz", "rmd17:ethanol-dimer", None)
+    assert not any(published_for(name) for name in others)
+
+
+def test_parity_with_missing_labels(run: Path) -> None:
+    with np.load(run / "evaluation.npz", allow_pickle=False) as arrays:
+        pairs = dict(arrays)
+    pairs["energy_true"][::2] = np.nan
+    pairs["forces_pred"][:] = np.nan
+    np.savez(run / "evaluation.npz", **pairs)
+    with mpl.rc_context(style.RC):
+        titles = [axes.get_title(loc="left") for axes in parity_plots(read_run(run).parity).axes]
+    assert titles[0].startswith("Energy   MAE")
+    assert titles[1] == "Forces   no label with a finite prediction"
 
 
 def test_numbers_that_are_not_finite(run: Path) -> None:

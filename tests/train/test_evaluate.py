@@ -1,15 +1,19 @@
+import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from equipoise.deq import Solution
 from equipoise.graph import Graph
 from equipoise.potentials import Prediction, Statistics
+from equipoise.report.terminal import evaluation_table
 from equipoise.train import evaluate
 
 STATISTICS = Statistics(
@@ -106,6 +110,30 @@ def test_without_forces_the_json_has_null(graphs: list[Graph]) -> None:
     found = evaluate(EnergyOnly(), [graphs[2]])
     assert found.as_dict()["force_mae_mev"] is None
     assert found.as_dict()["energy_mae_mev"] == pytest.approx(1000)
+
+
+def test_predictions_that_are_no_numbers_are_counted(graphs: list[Graph]) -> None:
+    class Broken(Constant):
+        def forward(self, graph: Graph, *, unconverged: str) -> Prediction:
+            prediction = super().forward(graph, unconverged=unconverged)
+            prediction.forces[graph.species == 8] = torch.nan
+            return prediction
+
+    found = evaluate(Broken(), graphs[:2])
+    numbers = found.as_dict()
+    assert (numbers["non_finite"], numbers["force_mae_mev"]) == (1, None)
+    assert numbers["energy_mae_mev"] == pytest.approx(1000)
+    table = evaluation_table(found, model="broken", data="two pairs")
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    text = " ".join(console.file.getvalue().split())
+    assert "Errors on two pairs" in text and "1 with NaN or infinity" in text
+    assert re.search(r"broken .* 1000 .* 1000 .* nan .* nan", text)
+    # Without a label it is a dash.
+    missing = torch.full((1,), torch.nan, dtype=torch.float64)
+    unlabelled = [graph.replace(energy=missing) for graph in graphs[:2]]
+    table = evaluation_table(evaluate(Constant(), unlabelled), model="constant", data="x")
+    assert list(table.columns[1].cells) == ["–", "–"]
 
 
 def test_nothing_to_evaluate(graphs: list[Graph]) -> None:

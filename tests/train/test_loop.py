@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from equipoise.train import Recipe, SavingError, TrainingError, fit, loop, state
+from equipoise.train import Recipe, SavingError, TrainingError, fit, load_recipe, loop, state
 from equipoise.train.log import COLUMNS
 from tests.train.conftest import Fakes
 
@@ -57,6 +57,7 @@ def test_a_run_learns_and_leaves_its_files(
         "recipe.yaml",
         "state.json",
         "state.safetensors",
+        "tensorboard",
     ]
     log = rows(tmp_path / "run")
     assert tuple(log[0]) == COLUMNS
@@ -208,10 +209,58 @@ def test_a_run_folder_that_is_a_file_or_has_lost_its_recipe(
         fit(recipe, tmp_path / "file", console=console)
     fit(recipe, tmp_path / "run", console=console)
     (tmp_path / "run" / "recipe.yaml").unlink()
-    with pytest.raises(ValueError, match="no recipe.yaml to check it against"):
-        fit(recipe, tmp_path / "run", console=console)
+    for name in ("state.safetensors", "model.safetensors"):
+        with pytest.raises(ValueError, match=f"holds {name} .* but no recipe.yaml to check"):
+            fit(recipe, tmp_path / "run", console=console)
+        (tmp_path / "run" / "state.safetensors").unlink(missing_ok=True)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert fit(recipe, tmp_path / "run", resume=False, console=console).finished
     with pytest.raises(ValueError, match="a run needs a folder"):
         fit(recipe, console=console)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_data_that_cannot_be_read_costs_nothing(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, resume: bool
+) -> None:
+    """Neither a new folder nor, with resume=False, the run in an old one."""
+    slip = recipe.data.model_copy(update={"train": "nowhere.extxyz"})
+    wrong = recipe.model_copy(update={"data": slip})
+    with pytest.raises(FileNotFoundError, match="nowhere.extxyz"):
+        fit(wrong, tmp_path / "new", resume=resume, console=console)
+    assert not (tmp_path / "new").exists()
+    fit(recipe, tmp_path / "old", console=console)
+    before = {p: p.read_bytes() for p in (tmp_path / "old").rglob("*") if p.is_file()}
+    with pytest.raises((FileNotFoundError, ValueError)):
+        fit(wrong, tmp_path / "old", resume=resume, console=console)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "old").rglob("*") if p.is_file()}
+
+
+def test_a_folder_in_which_nothing_was_trained_takes_another_recipe(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    changed(recipe, batch_size=3).save(tmp_path / "recipe.yaml")
+    (tmp_path / "evaluation.json").write_text("{}")
+    assert fit(recipe, tmp_path, console=console).finished
+    assert load_recipe(tmp_path).training.batch_size == 4
+    assert (tmp_path / "evaluation.json").exists(), "nothing is deleted unless asked for"
+    fit(recipe, tmp_path, resume=False, console=console)
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_to(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SavingError, match="must go to a folder that exists or can be made"):
+        fit(recipe, tmp_path / "file" / "run", console=console)
+
+    def refuse(self: Recipe, path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Recipe, "save", refuse)
+    with pytest.raises(SavingError, match="must be one that can be written to, .*output.folder"):
+        fit(recipe, tmp_path / "run", console=console)
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(
@@ -302,7 +351,8 @@ def test_the_jacobian_penalty_is_asked_for_as_often_as_told(recipe: Recipe) -> N
     def draw(**settings: object) -> list[bool]:
         training = recipe.training.model_copy(update=settings)
         with torch.random.fork_rng(devices=[]):
-            return [loop._draw(training, step, torch.device("cpu")) for step in range(400)]
+            cpu = torch.device("cpu")
+            return [loop._draw(training, step, cpu, 0.5)[0] for step in range(400)]
 
     assert 150 < sum(draw()) < 250
     assert draw() == draw() != draw(seed=1)

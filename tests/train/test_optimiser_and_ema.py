@@ -1,10 +1,14 @@
+import re
+
 import pytest
 import torch
 from torch import nn
 
+from equipoise.backbones import EquiformerV2Config
+from equipoise.potentials import PotentialConfig, Statistics, build
 from equipoise.train import TrainingSection
 from equipoise.train.ema import moving_average
-from equipoise.train.optimiser import build_optimiser, learning_rate, progress_of
+from equipoise.train.optimiser import build_optimiser, decays, learning_rate, progress_of
 
 SETTINGS = TrainingSection(learning_rate=2.0, warmup=0.2, final=0.1)
 
@@ -36,6 +40,30 @@ def test_biases_and_norms_do_not_decay() -> None:
     assert [p.ndim for p in decayed["params"]] == [2, 2]
     assert [p.ndim for p in kept["params"]] == [1, 1, 1, 1]
     assert decayed["betas"] == (0.8, 0.95)
+
+
+@pytest.mark.parametrize("kind", ["equilibrium", "stacked"])
+def test_what_decays_in_a_real_potential(kind: str) -> None:
+    backbone = EquiformerV2Config(
+        channels=4, lmax=1, mmax=1, heads=2, hidden=4, ffn=4, radial=4, radial_hidden=4
+    )
+    potential = build(
+        PotentialConfig(kind=kind, backbone=backbone),
+        Statistics((1, 8), (-1.0, -5.0), 1.0, 8.0, 3.0),
+    )
+    names = {parameter: name for name, parameter in potential.named_parameters()}
+    split = {True: set(), False: set()}
+    for parameter, decayed in decays(potential):
+        split[decayed].add(names[parameter])
+    assert len(split[True]) + len(split[False]) == len(names), "every parameter once"
+    # By what they are called in the network, without asking which module owns them.
+    kept = re.compile(r"norm|bias$|\.score$|\.(atoms|pairs)\.weight$")
+    vectors = {name for parameter, name in names.items() if parameter.ndim <= 1}
+    assert split[False] == {name for name in names.values() if kept.search(name)} | vectors
+    for part in ("score", "score_norm.weight", "atoms.weight", "pairs.weight"):
+        assert any(name.endswith(part) for name in split[False]), part
+    for part in ("orders.0", "axial"):
+        assert any(name.endswith(part) for name in split[True]), part
 
 
 class Buffered(nn.Module):

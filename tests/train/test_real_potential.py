@@ -49,7 +49,9 @@ def test_resumed_is_uninterrupted_and_the_model_loads(
     extra = describe(whole.model)["extra"]
     data = read_datasets(small.data, cutoff=potential.cutoff)
     found = evaluate(potential, data.validation, batch_size=4)
-    assert found.errors.force_mae_mev == pytest.approx(whole.best_force_mae_mev, rel=1e-9)
+    assert found.errors.force_mae_mev == pytest.approx(
+        whole.best_force_mae_mev, rel=1e-6
+    )  # float32
     assert extra["validation"]["force_mae_mev"] == whole.best_force_mae_mev
     assert extra["recipe"] == small.model_dump(mode="json")
     single = evaluate(potential, data.validation, batch_size=1)

@@ -88,6 +88,14 @@ def test_unknown_recipes(tmp_path: Path) -> None:
     broken.write_text("training: {epochs: 3")
     with pytest.raises(ValueError, match="cannot be read"):
         load_recipe(broken)
+    broken.write_bytes(b"training: {epochs: 3} # \xff\n")
+    with pytest.raises(
+        ValueError, match="must be text in UTF-8, received byte 0xff at position 24"
+    ):
+        load_recipe(broken)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="is a folder without recipe.yaml"):
+        load_recipe(tmp_path / "empty")
     broken.write_text("- training\n- data\n")
     with pytest.raises(ValueError, match="must be a mapping of sections"):
         load_recipe(broken)

@@ -23,7 +23,8 @@ class Anderson(Solver):
     Source: Anderson (1965); Walker and Ni, SIAM J. Numer. Anal. 49, 1715 (2011), eq. 1.2.
 
     Attributes:
-      tolerance: relative residual ‖f(z) - z‖ / ‖f(z)‖ at which a structure has converged; a start that meets it costs one pass.
+      tolerance: residual (see :class:`equipoise.deq.Solution`) at which a structure has converged; a start that meets it costs
+        one pass.
       max_passes: evaluations of f after which the best iterate is returned as not converged.
       window: iterates kept; memory is 2 x window states.
       mixing: β.

@@ -18,7 +18,7 @@ class Picard(Solver):
     :class:`Anderson`; where it is a strong one nothing is cheaper.
 
     Attributes:
-      tolerance: relative residual ‖f(z) - z‖ / ‖f(z)‖ at which a structure has converged.
+      tolerance: residual (see :class:`equipoise.deq.Solution`) at which a structure has converged.
       max_passes: evaluations of f after which the best iterate is returned as not converged.
       damping: β in (0, 1].
     """

@@ -1,0 +1,88 @@
+"""The commands that move atoms: bounds that can be raised, and nothing left of what was refused."""
+
+from pathlib import Path
+
+import ase.build
+import ase.io
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from equipoise.cli import app
+from equipoise.potentials import save
+from tests.engines.fakes import tiny_potential
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return " ".join(result.stderr.split())
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    save(tiny_potential(tolerance=1e-4), tmp_path / "tiny.safetensors")
+    ase.io.write("silicon.extxyz", ase.build.bulk("Si", cubic=True))
+    ase.io.write("ethanol.xyz", ase.build.molecule("CH3CH2OH"))
+    far = ase.build.molecule("H2")
+    far.positions[0, 2] += 9
+    ase.io.write("far.xyz", far)
+
+
+@pytest.mark.parametrize("command", ["md", "relax"])
+@pytest.mark.parametrize(
+    ("model", "structure"),
+    [
+        ("tiny.safetensors", "nowhere.xyz"),
+        ("tiny.safetensors", "silicon.extxyz"),
+        ("nowhere.safetensors", "ethanol.xyz"),
+    ],
+)
+def test_what_is_refused_leaves_no_folder(command, model, structure):
+    before = set(Path().iterdir())
+    run(command, model, structure, code=1)
+    assert set(Path().iterdir()) == before
+
+
+def test_the_gap_that_is_complained_of_can_be_raised():
+    options = (
+        "md",
+        "tiny.safetensors",
+        "far.xyz",
+        "--steps",
+        2,
+        "--cold-sample",
+        0,
+        "--folder",
+        "mine",
+    )
+    assert "--max-gap" in run(*options, code=1)
+    assert not Path("mine").exists()
+    run(*options, "--max-gap", 9.9)
+    run(*options, "--max-gap", "inf", "--fresh")
+
+
+def test_the_temperature_that_is_complained_of_can_be_raised():
+    options = (
+        "md",
+        "tiny.safetensors",
+        "ethanol.xyz",
+        "--steps",
+        2,
+        "--cold-sample",
+        0,
+        "--folder",
+        "mine",
+    )
+    assert "--max-temperature" in run(*options, "--max-temperature", 200, code=1)
+    run(*options, "--max-temperature", 1000)
+
+
+def test_relax_makes_its_folder():
+    run("relax", "tiny.safetensors", "ethanol.xyz", "--steps", 1, "--folder", "mine", code=1)
+    assert {path.name for path in Path("mine/relax").iterdir()} == {
+        "relaxed.extxyz",
+        "trajectory.extxyz",
+    }
