@@ -78,7 +78,9 @@ def main() -> None:
         for name in STARTS:
             line = results[f"{name}, tolerance {tolerance:g}"]
             line["speed_up_over_cold"] = cold / line["seconds_per_step"]
-    path = write("md_reuse", " ".join(["python", *sys.argv]), results, seeds=[0])
+    path = write(
+        "md_reuse", " ".join(["python -m benchmarks.md_reuse", *sys.argv[1:]]), results, seeds=[0]
+    )
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
     for name in STARTS:
         lines = [line for line in results.values() if line["start"] == name]

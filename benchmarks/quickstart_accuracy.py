@@ -91,7 +91,10 @@ def main() -> None:
         / results["equilibrium, 1 block"]["force_mae_mev"]
     )
     path = write(
-        "quickstart_accuracy", " ".join(["python", *sys.argv]), results, seeds=arguments.seeds
+        "quickstart_accuracy",
+        " ".join(["python -m benchmarks.quickstart_accuracy", *sys.argv[1:]]),
+        results,
+        seeds=arguments.seeds,
     )
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.barh(list(MODELS), [results[name]["force_mae_mev"] for name in MODELS], color="#3b6ea8")
