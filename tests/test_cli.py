@@ -302,7 +302,7 @@ def test_quickstart(monkeypatch: pytest.MonkeyPatch, settings: list[str]) -> Non
         (["md", "MODEL", "--timestep", "0"], "larger than 0"),
         (["md", "MODEL", "--picoseconds", "-2"], "at least 0"),
         (["md", "MODEL", "--picoseconds", "inf"], "finite"),
-        (["relax", "MODEL", "--fmax", "0"], "fmax must be larger than 0"),
+        (["relax", "MODEL", "--fmax", "0"], "fmax must be finite and larger than 0"),
         (["relax", "MODEL", "--cell"], "periodic in three directions"),
         (["info", "BROKEN"], "not a readable safetensors file"),
         (["report", "nowhere"], "a report needs a run folder"),

@@ -79,8 +79,8 @@ def relax(
     """
     if optimiser not in OPTIMISERS:
         raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, received {optimiser}")
-    if not fmax > 0:
-        raise ValueError(f"fmax must be larger than 0 eV/Angstrom, received {fmax}")
+    if not 0 < fmax < float("inf"):
+        raise ValueError(f"fmax must be finite and larger than 0 eV/Angstrom, received {fmax}")
     if steps < 0:
         raise ValueError(f"steps must be at least 0, received {steps}")
     if cell and not (atoms.pbc.all() and atoms.cell.rank == 3):

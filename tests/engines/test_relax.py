@@ -90,7 +90,8 @@ def test_a_structure_that_is_refused_leaves_no_files(tmp_path):
     ("options", "message"),
     [
         ({"optimiser": "fire"}, "FIRE, BFGS, LBFGS, received fire"),
-        ({"fmax": 0.0}, "fmax must be larger than 0"),
+        ({"fmax": float("inf")}, "fmax must be finite"),
+        ({"fmax": 0.0}, "fmax must be finite and larger than 0"),
         ({"steps": -1}, "steps must be at least 0"),
         ({"cell": True}, "periodic in three directions"),
         ({"trajectory": "path.pdb"}, "must end in .extxyz"),
