@@ -43,5 +43,13 @@ def test_files_of_the_package_are_there() -> None:
     assert {"train_01.npz", "test_01.npz", "README.md"} <= {each.name for each in shipped.iterdir()}
 
 
+def test_a_trained_potential_is_shipped() -> None:
+    """Tests of trained weights run over the zoo: an empty one must not make them vanish."""
+    model = files("equipoise").joinpath("zoo/rmd17-ethanol.safetensors")
+    assert model.is_file()
+    assert len(model.read_bytes()) <= 4 * 2**20
+    assert "rmd17-ethanol" in equipoise.zoo()
+
+
 def _parts(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]

@@ -52,7 +52,8 @@ class Equilibrium(Potential):
     r"""z* = f(z*, x); E(x) = E(z*, x); ∂E/∂x = ∂_x E + λᵀ ∂_x f with λ = Jᵀ λ + ∂E/∂z.
 
     Predictions report the Lagrangian energy E(z) + λᵀ (f(z) - z), whose error is of second order in the residuals and of
-    which the forces are the derivative at fixed z and λ. Training differentiates exactly, through :class:`Implicit`.
+    which the forces are the derivative at fixed z and λ. Training differentiates through :class:`Implicit`, as
+    exactly as its solvers are told to: forces to ``training_adjoint``, the gradient of the loss to ``training_gradient``.
 
     Source: Bai, Kolter and Koltun, Deep equilibrium models (2019), theorem 1.
     """
