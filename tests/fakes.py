@@ -44,6 +44,9 @@ class FakePotential(nn.Module):
     def device(self) -> torch.device:
         return self.layers[0].weight.device
 
+    def contraction(self, graph: Graph) -> Tensor:
+        return torch.full((graph.n_structures,), 0.5, dtype=torch.float64)
+
     def forward(
         self,
         graph: Graph,

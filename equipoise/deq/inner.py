@@ -47,11 +47,11 @@ class Inner:
         """√<a, a> of each structure."""
         if self.segments is None:
             return torch.linalg.vector_norm(a).double()[None]
-        return self.sum(torch.linalg.vector_norm(a.flatten(1), dim=1).double().square()).sqrt()
+        return self.sum(torch.linalg.vector_norm(_flat(a, 1), dim=1).double().square()).sqrt()
 
     def largest(self, a: Float[Tensor, "rows ..."]) -> Float[Tensor, " structures"]:
         """max over the rows r of each structure of |a_r|, the Euclidean length of a row."""
-        sizes = torch.linalg.vector_norm(a.flatten(1), dim=1).double()
+        sizes = torch.linalg.vector_norm(_flat(a, 1), dim=1).double()
         if self.segments is None:
             return sizes.amax(0, keepdim=True)
         largest = sizes.new_zeros(self.structures)
@@ -61,6 +61,53 @@ class Inner:
         """How many rows each structure has."""
         return self.sum(torch.ones(len(like), device=like.device))
 
+    def counts(self, like: Tensor) -> list[int]:
+        """The same on the host."""
+        return [len(like)] if self.segments is None else self.rows(like).int().tolist()
+
+    def fetch(
+        self,
+        mapped: Float[Tensor, "rows ..."],
+        change: Float[Tensor, "rows ..."],
+        extra: Float[Tensor, "k structures"] | None,
+    ) -> list:
+        """√<mapped, mapped>, max_r |change_r| and ``extra`` on the host, in a single transfer.
+
+        One list of floats for a single structure, of arrays [structures] for several.
+        """
+        if self.segments is None:
+            # Without the conversions of ``norm`` and ``largest``: every small operation counts here.
+            norm = torch.linalg.vector_norm(mapped).view(1)
+            largest = torch.linalg.vector_norm(_flat(change, 1), dim=1).amax().view(1)
+            parts = (norm, largest) if extra is None else (norm, largest, extra.view(-1))
+            return torch.cat(parts).tolist()
+        parts = [self.norm(mapped), self.largest(change), *([] if extra is None else extra)]
+        return list(torch.stack(parts).cpu().numpy())
+
+    def dots(
+        self, stack: Float[Tensor, "k rows ..."], a: Float[Tensor, "rows ..."]
+    ) -> Float[Tensor, "k structures"]:
+        """<stack_i, a> of each structure, in one pass over the stack."""
+        if self.segments is None:
+            return torch.mv(stack.flatten(1), a.flatten()).unsqueeze(1)
+        products = _flat(stack, 2).transpose(0, 1) @ _flat(a, 1).unsqueeze(2)
+        return self.sum(products.squeeze(2)).T
+
+    def combine(
+        self, coefficients: Float[Tensor, "k structures"], stack: Float[Tensor, "k rows ..."]
+    ) -> Float[Tensor, "rows ..."]:
+        """Σ_i c_i stack_i, each structure with coefficients of its own."""
+        coefficients = coefficients.to(stack.dtype)
+        if self.segments is None:
+            return torch.mv(stack.flatten(1).T, coefficients.squeeze(1)).view(stack.shape[1:])
+        spread = coefficients.T[self.segments].unsqueeze(1)
+        return (spread @ _flat(stack, 2).transpose(0, 1)).view(stack.shape[1:])
+
     def spread(self, values: Shaped[Tensor, "structures ..."]) -> Shaped[Tensor, "_ ..."]:
         """One value per structure → one per row, or a single one that broadcasts."""
         return values if self.segments is None else values[self.segments]
+
+
+def _flat(a: Tensor, dims: int) -> Tensor:
+    """All dimensions behind the first ``dims`` as one, also where there is none."""
+    return a.flatten(dims) if a.dim() > dims else a.unsqueeze(dims)

@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from equipoise.deq.gradients import Gradient, Phantom
 from equipoise.deq.inner import Inner
+from equipoise.deq.solution import Solution
 
 
 def jacobian_penalty(
@@ -76,3 +78,42 @@ def spectral_radius(
         growth.append(inner.norm(vector))
     tail = torch.stack(growth[steps // 2 :]).clamp_min(torch.finfo(z.dtype).tiny)
     return tail.log().mean(0).exp()
+
+
+def fixed_point_correction(
+    loss: Callable[[Tensor], Float[Tensor, ""]],
+    f: Callable[..., Tensor],
+    solution: Solution,
+    *args: Tensor,
+    decay: float = 0.8,
+    gradient: Gradient | None = None,
+    inner: Inner | None = None,
+) -> Float[Tensor, ""]:
+    r"""Σ_{i<n} γ^{n-i} L(z_i) over the states kept on the way to the fixed point: pulls the whole path towards good answers.
+
+    A network trained with it is useful after few passes, and its path is shorter. The states are those of
+    ``solution.trajectory``, so the solver must have been told which passes to keep; the fixed point itself is not among the
+    terms (add L(solution.value)).
+
+    Source: Bai, Geng, Savani and Kolter, Deep equilibrium optical flow estimation (2022), eq. 9.
+
+    Args:
+      loss: of one state.
+      f, args: the map that was solved.
+      decay: γ in (0, 1].
+      gradient: attaches each state to the arguments; default one step of :class:`Phantom`. (:class:`Implicit` would be the
+        gradient at a fixed point, which these states are not.)
+      inner: which rows form a structure; default one structure.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must lie in (0, 1], received {decay}")
+    if not solution.trajectory:
+        raise ValueError(
+            "solution.trajectory is empty: tell the solver which passes to keep, as in Anderson(trajectory=(2, 4))"
+        )
+    inner = Inner() if inner is None else inner
+    gradient = Phantom() if gradient is None else gradient
+    count, total = len(solution.trajectory), solution.value.new_zeros(())
+    for i, state in enumerate(solution.trajectory):
+        total = total + decay ** (count - i) * loss(gradient.attach(f, state, args, inner))
+    return total

@@ -5,7 +5,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from equipoise.deq import Implicit, Inner, Solution, fixed_point, jacobian_penalty
+from equipoise.deq import (
+    Adjoint,
+    Implicit,
+    Inner,
+    Solution,
+    fixed_point,
+    jacobian_penalty,
+    spectral_radius,
+)
+from equipoise.graph import Graph
 from equipoise.potentials.config import PotentialConfig, Statistics
 from equipoise.potentials.derivatives import edge_gradient
 from equipoise.potentials.injection import AddInjection
@@ -72,6 +81,20 @@ class Equilibrium(Potential):
         cell.backbone, cell.injection = self.backbone, self.injection
         return cell
 
+    def contraction(self, graph: Graph) -> Tensor:
+        self._check(graph, "accept")
+        graph = graph.to(self.device)
+        inner = Inner(graph.owner, graph.n_structures)
+        with torch.no_grad():
+            context = self.backbone.encode(graph, graph.edge_vectors())
+            source = self.injection.source(self.backbone.start(context))
+            f = CellMap(self.cell, source, context)
+            solution = fixed_point(
+                f, torch.zeros_like(source), *f.args, solver=self.config.solver, inner=inner
+            )
+        noise = torch.Generator(self.device).manual_seed(0)
+        return spectral_radius(f, solution.value, *f.args, inner=inner, generator=noise)
+
     def _evaluate(self, graph, vectors, *, start, gradient, penalty, unrolled):
         inner = Inner(graph.owner, graph.n_structures)
         with torch.enable_grad():
@@ -108,11 +131,7 @@ class Equilibrium(Potential):
             (pull,) = torch.autograd.grad(atomic.sum(), z, retain_graph=True)
         with torch.no_grad():
             guess = pull if start is None or start.adjoint is None else start.adjoint.to(pull)
-            adjoint = self.config.adjoint.solve(
-                lambda a: torch.autograd.grad(mapped, z, a, retain_graph=True)[0] + pull,
-                guess,
-                inner,
-            )
+            adjoint = self.config.adjoint.solve(Adjoint(mapped, z, pull), guess, inner)
         slope = None
         if gradient:
             slope = edge_gradient(
@@ -135,7 +154,7 @@ class Equilibrium(Potential):
         """Differentiable in the parameters, to the order that a force loss needs."""
         adjoints: list[Solution] = []
         implicit = Implicit(
-            self.config.training_adjoint,
+            solver=self.config.training_adjoint,
             final=self.config.training_gradient,
             observer=adjoints.append,
         )

@@ -195,6 +195,13 @@ class Potential(nn.Module, abc.ABC):
             penalty=evaluation.penalty,
         )
 
+    def contraction(self, graph: Graph) -> Float64[Tensor, " structures"] | None:
+        """Factor ρ by which one pass shrinks an error at the fixed point of each structure; None without a fixed point.
+
+        The number that decides how many passes a solve takes, and whether the training is drifting towards none: watch it.
+        """
+        return None
+
     def _check(self, graph: Graph, unconverged: str) -> None:
         if not isinstance(graph, Graph):
             raise TypeError(

@@ -23,6 +23,9 @@ class Row:
     passes: float  # forward passes per training structure
     adjoint_passes: float
     unconverged: int  # training structures whose fixed point was not reached
+    contraction: (
+        float  # error left after one pass at a fixed point, worst of some validation structures
+    )
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

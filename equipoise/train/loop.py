@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from equipoise.data import Loader
-from equipoise.graph import Graph
+from equipoise.graph import Graph, batch
 from equipoise.potentials import Potential, build, save
 from equipoise.train.config import Recipe, TrainingSection
 from equipoise.train.datasets import read_datasets, training_statistics
@@ -158,7 +158,14 @@ def _fit(
             }
             _export(average.module, run.model, extra)
         rate = learning_rate(progress(), settings)
-        row = _row(at, errors, epoch=epoch, seconds=clock.seconds, rate=rate)
+        row = _row(
+            at,
+            errors,
+            epoch=epoch,
+            seconds=clock.seconds,
+            rate=rate,
+            contraction=_contraction(average.module, data.validation),
+        )
         log.append(row)
         events.append(row)
         bar.say(validation_line(row, settings, best=best, bad_steps=at.bad_steps))
@@ -285,7 +292,15 @@ def _export(potential: Potential, path: Path, extra: dict[str, object]) -> None:
         raise saving_error(path, error) from error
 
 
-def _row(at: Counters, valid: Errors, *, epoch: float, seconds: float, rate: float) -> Row:
+def _contraction(potential: Potential, graphs: Sequence[Graph]) -> float:
+    """The largest of a few structures; NaN for a network without a fixed point."""
+    found = potential.contraction(batch(list(graphs[:4])))
+    return math.nan if found is None else float(found.max())
+
+
+def _row(
+    at: Counters, valid: Errors, *, epoch: float, seconds: float, rate: float, contraction: float
+) -> Row:
     train = at.tally.errors()
     return Row(
         epoch=epoch,
@@ -300,6 +315,7 @@ def _row(at: Counters, valid: Errors, *, epoch: float, seconds: float, rate: flo
         passes=at.tally.mean_passes,
         adjoint_passes=at.tally.mean_adjoint_passes,
         unconverged=at.tally.unconverged,
+        contraction=contraction,
     )
 
 

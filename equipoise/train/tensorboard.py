@@ -18,6 +18,7 @@ TAGS = {
     "passes": "solver/passes",
     "adjoint_passes": "solver/adjoint_passes",
     "unconverged": "solver/unconverged",
+    "contraction": "solver/contraction",
     "lr": "run/lr",
     "epoch": "run/epoch",
 }

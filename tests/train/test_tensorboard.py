@@ -13,7 +13,7 @@ from equipoise.train.log import Row
 from equipoise.train.tensorboard import TAGS, TensorBoard
 from tests.train.conftest import Fakes
 
-ROW = Row(1.0, 5, 2.0, 1e-3, 0.5, 10.0, 20.0, 11.0, float("nan"), 9.5, 8.5, 0)
+ROW = Row(1.0, 5, 2.0, 1e-3, 0.5, 10.0, 20.0, 11.0, float("nan"), 9.5, 8.5, 0, 0.6)
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from equipoise.deq.predictors.predictor import Predictor
+from equipoise.deq.predictors.predictor import FixedCoefficients
 
 
 @dataclass(frozen=True)
-class Last(Predictor):
+class Last(FixedCoefficients):
     r"""$z^{\mathrm{guess}} = z_{-1}$: first-order error, and never worse than that.
 
-    The choice where successive problems do not follow a smooth path at equal steps:
-    a quasi-Newton relaxation, a scan, a hand-edited structure.
+    The choice where successive problems do not follow a smooth path at equal steps: a quasi-Newton relaxation, a scan, a
+    hand-edited structure.
     """
 
     @property

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from equipoise.deq.inner import Inner
 from equipoise.deq.solution import Solution
-from equipoise.deq.solvers.solver import Progress, Solver, check_settings, evaluate
+from equipoise.deq.solvers.solver import Progress, Solver, evaluate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picard(Solver):
     """z ← (1 - β) z + β f(z), the fixed-point iteration.
 
@@ -18,26 +19,22 @@ class Picard(Solver):
     :class:`Anderson`; where it is a strong one nothing is cheaper.
 
     Attributes:
-      tolerance: residual (see :class:`equipoise.deq.Solution`) at which a structure has converged.
-      max_passes: evaluations of f after which the best iterate is returned as not converged.
+      tolerance, absolute, max_passes, iterate, trajectory: see :class:`Solver`.
       damping: β in (0, 1].
     """
 
-    tolerance: float = 1e-4
     max_passes: int = 100
     damping: float = 1.0
 
     def __post_init__(self):
-        check_settings(tolerance=self.tolerance, max_passes=self.max_passes)
+        super().__post_init__()
         if not 0 < self.damping <= 1:
             raise ValueError(f"damping must lie in (0, 1], received {self.damping}")
 
     def solve(self, f: Callable[[Tensor], Tensor], start: Tensor, inner: Inner) -> Solution:
-        progress, z = Progress(start, inner, self.tolerance), start
-        for _ in range(self.max_passes):
+        progress, z = Progress(self, start, inner), start
+        while True:
             mapped = evaluate(f, z)
-            change = mapped - z
-            if progress.record(mapped, change):
-                break
-            z = z + self.damping * change
-        return progress.solution()
+            if progress.record(mapped, mapped - z) is None:
+                return progress.solution()
+            z = mapped if self.damping == 1 else torch.lerp(z, mapped, self.damping)

@@ -1,0 +1,40 @@
+"""How many passes per step keep a sequence of guesses and corrections from running away."""
+
+from equipoise.deq.predictors.predictor import FixedCoefficients, Predictor
+
+
+def passes_needed(contraction: float, predictor: Predictor) -> int:
+    r"""The smallest n ≥ 1 with $\rho^n \sum_j |c_j| < 1$: passes per step that keep errors from growing, step after step.
+
+    A pass multiplies the error of a guess by (at most) ρ, and the next guess passes on Σ|c_j| times the errors of the last
+    solutions. The rule is sufficient for plain passes z ← f(z) near the fixed point. It is sharp for predictors whose
+    coefficients alternate in sign when the slowest mode of f changes sign in n passes (an eigenvalue λ of ∂f/∂z with
+    λⁿ < 0); for complex ones 1.1 to 2 times as much is borne, and for λⁿ > 0 a guess is stable whenever f contracts.
+
+    Stable is not accurate: the number of passes that a tolerance asks for may be larger, and is what should end a solve.
+
+    Source: the analysis of Kolafa, J. Comput. Chem. 25, 335 (2004), for n passes.
+
+    Args:
+      contraction: ρ, the factor by which a pass shrinks the error, at least 0 and below 1; see
+        :func:`equipoise.deq.spectral_radius`.
+      predictor: one whose coefficients are known beforehand.
+
+    Raises:
+      ValueError: if ρ does not lie in [0, 1), since passes that do not contract stabilise nothing, or if the coefficients
+        depend on more than the length of the history.
+    """
+    if not isinstance(predictor, FixedCoefficients):
+        raise ValueError(
+            f"only predictors with fixed coefficients amplify errors by a known factor, received {predictor}; run its solves "
+            "to a tolerance instead of a number of passes"
+        )
+    if not 0 <= contraction < 1:
+        raise ValueError(
+            f"contraction must lie in [0, 1), received {contraction}; a map that does not contract needs a solver that does "
+            "not rely on it (Anderson, Broyden, Newton), run to its tolerance"
+        )
+    passes, error = 1, contraction * predictor.amplification
+    while error >= 1:
+        passes, error = passes + 1, error * contraction
+    return passes
