@@ -13,6 +13,9 @@ from equipoise.deq.gradients import Unrolled as Unrolled
 from equipoise.deq.inner import Inner as Inner
 from equipoise.deq.layer import DEQ as DEQ
 from equipoise.deq.layer import ModuleMap as ModuleMap
+from equipoise.deq.monotone import ForwardBackward as ForwardBackward
+from equipoise.deq.monotone import Monotone as Monotone
+from equipoise.deq.monotone import PeacemanRachford as PeacemanRachford
 from equipoise.deq.regularise import fixed_point_correction as fixed_point_correction
 from equipoise.deq.regularise import jacobian_penalty as jacobian_penalty
 from equipoise.deq.regularise import spectral_radius as spectral_radius
