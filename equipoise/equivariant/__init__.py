@@ -3,6 +3,7 @@
 from equipoise.equivariant.gate import edge_gate as edge_gate
 from equipoise.equivariant.layout import degrees as degrees
 from equipoise.equivariant.layout import edge_rows as edge_rows
+from equipoise.equivariant.layout import split_orders as split_orders
 from equipoise.equivariant.norm import EquivariantNorm as EquivariantNorm
 from equipoise.equivariant.so2_linear import SO2Linear as SO2Linear
 from equipoise.equivariant.so3_linear import SO3Linear as SO3Linear

@@ -27,6 +27,17 @@ def edge_rows(lmax: int, mmax: int) -> tuple[tuple[int, int], ...]:
     return tuple(rows)
 
 
+def split_orders(x: Tensor, lmax: int, mmax: int) -> tuple[Tensor, ...]:
+    """Edge-frame coefficients [edges, M, channels] as views by order: m = 0, then the cosine and the sine part of each m > 0.
+
+    Every part is a matrix [edges, degrees · channels] with evenly spaced rows, which a matrix product takes without a copy.
+    """
+    sizes = [lmax + 1]
+    for m in range(1, mmax + 1):
+        sizes += [lmax + 1 - m] * 2
+    return x.split(sizes, dim=1)
+
+
 def degree_average(lmax: int) -> Tensor:
     """[K, lmax+1] matrix that averages over the 2l+1 components of each degree."""
     index = torch.tensor(degrees(lmax))

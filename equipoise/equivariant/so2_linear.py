@@ -1,5 +1,7 @@
 """Linear maps in the frame of an edge, where rotation symmetry is reduced to turns about one axis."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ class SO2Linear(nn.Module):
     Source: Passaro and Zitnick, eSCN (2023), section 4.
 
     Args:
-      lmax, mmax: highest degree and order; features have the edge-frame order of :mod:`equipoise.equivariant.layout`.
+      lmax, mmax: highest degree and order.
       in_channels, out_channels: channels of each coefficient.
       extra_scalars: further invariant outputs (gates, attention features).
       reflection: keep mirror symmetry (see above).
@@ -57,24 +59,23 @@ class SO2Linear(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "edges M C"]
-    ) -> tuple[Float[Tensor, "edges M O"], Float[Tensor, "edges extra"]]:
-        """Return the mapped coefficients and the extra scalars (width 0 if none were asked for)."""
-        edges, width = x.shape[0], self.lmax + 1
-        orders = [2 * (width - m) for m in range(1, self.mmax + 1)]
-        axial, *blocks = x.split([width, *orders], dim=1)
-        axial = axial.flatten(1) @ self.axial
+        self, parts: Sequence[Float[Tensor, "edges _ C"]]
+    ) -> tuple[list[Tensor], Float[Tensor, "edges extra"]]:
+        """Return the mapped coefficients, by order like ``parts`` (see :func:`split_orders`), and the extra scalars."""
+        axial, *rest = parts
         # The bias belongs to the extra scalars and to l = 0: the first columns.
-        first, axial = axial.split([len(self.bias), axial.shape[1] - len(self.bias)], dim=1)
-        first = first + self.bias
-        extra, scalars = first.split([self.extra_scalars, self.out_channels], dim=1)
-        parts = [scalars.unsqueeze(1), axial.unflatten(1, (self.lmax, self.out_channels))]
-        for n, block, weight in zip(orders, blocks, self.orders, strict=True):
-            block = block.unflatten(1, (2, n // 2)).flatten(2) @ weight
+        bias = nn.functional.pad(self.bias, (0, self.axial.shape[1] - len(self.bias)))
+        axial = torch.addmm(bias, axial.flatten(1), self.axial)
+        extra, axial = axial.split([self.extra_scalars, axial.shape[1] - self.extra_scalars], dim=1)
+        mapped = [axial]
+        for cosine, sine, weight in zip(rest[::2], rest[1::2], self.orders, strict=True):
+            # Two products of views: one of both parts would need a copy that puts them below each other.
+            cosine, sine = cosine.flatten(1) @ weight, sine.flatten(1) @ weight
             if not self.reflection:
-                real, imaginary = block.chunk(2, dim=2)
-                cosine, sine = real.unbind(1)
-                swapped = imaginary.unbind(1)
-                block = torch.stack([cosine - swapped[1], sine + swapped[0]], dim=1)
-            parts.append(block.view(edges, n, self.out_channels))
-        return torch.cat(parts, dim=1), extra
+                (cosine, turned_cosine), (sine, turned_sine) = (
+                    cosine.chunk(2, dim=1),
+                    sine.chunk(2, dim=1),
+                )
+                cosine, sine = cosine - turned_sine, sine + turned_cosine
+            mapped += [cosine, sine]
+        return [part.unflatten(1, (-1, self.out_channels)) for part in mapped], extra

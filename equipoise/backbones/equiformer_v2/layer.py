@@ -1,11 +1,50 @@
 """One block: attention over neighbours, then a product on the sphere at each atom."""
 
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from equipoise.backbones.equiformer_v2.config import EquiformerV2Config
-from equipoise.equivariant import EquivariantNorm, SO2Linear, SO3Linear, SphereProduct, edge_gate
+from equipoise.equivariant import (
+    EquivariantNorm,
+    SO2Linear,
+    SO3Linear,
+    SphereProduct,
+    edge_gate,
+    split_orders,
+)
+
+# Edges at a time. On a CPU their messages, a few kB each, then stay in the cache from one operation to the next; a GPU is idle
+# with so few.
+CPU_CHUNK, GPU_CHUNK = 1024, 65536
+
+
+class Edges(NamedTuple):
+    """The edges as one layer sees them.
+
+    Attributes:
+      senders, receivers: atoms.
+      tensors: wigner, radial and envelope of each edge, or what ``geometry`` makes them of.
+      geometry: None, or the function that does, chunk after chunk and pass after pass: for systems so large that the geometry of
+        all edges at once, 3 kB each, would not fit into the memory.
+    """
+
+    senders: Int[Tensor, " edges"]
+    receivers: Int[Tensor, " edges"]
+    tensors: tuple[Tensor, ...]
+    geometry: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def chunks(self) -> Iterator[tuple[Tensor, ...]]:
+        """(senders, receivers, *tensors) of some edges, then of the next."""
+        size = CPU_CHUNK if self.senders.device.type == "cpu" else GPU_CHUNK
+        tensors = (self.senders, self.receivers, *self.tensors)
+        if len(self.senders) <= size:
+            return iter([tensors])
+        return zip(*[tensor.split(size) for tensor in tensors], strict=True)
 
 
 class Attention(nn.Module):
@@ -24,6 +63,8 @@ class Attention(nn.Module):
     def __init__(self, config: EquiformerV2Config):
         super().__init__()
         lmax, mmax, hidden = config.lmax, config.mmax, config.hidden
+        self.degrees = lmax, mmax
+        self.kinds = [lmax + 1 - m for m in range(mmax + 1)]
         self.heads, self.width = config.heads, hidden // config.heads
         self.ends = SO3Linear(lmax, config.channels, 2 * hidden, gain=0.5**0.5)
         self.first = SO2Linear(
@@ -36,31 +77,53 @@ class Attention(nn.Module):
         )
         self.out = SO3Linear(lmax, hidden, config.channels)
 
-    def forward(
-        self, z, radial, envelope, wigner, senders, receivers
-    ) -> Float[Tensor, "atoms K C"]:
-        """Arguments as in the context of the network; ``radial`` is this layer's."""
-        source, target = self.ends(z).chunk(2, dim=2)
-        # index_select rather than indexing: its derivative is an index_add, several times faster than an index_put.
-        message = wigner @ (source.index_select(0, senders) + target.index_select(0, receivers))
-        message, extra = self.first(message * radial)
-        gate, features = extra.chunk(2, dim=1)
-        message, _ = self.second(edge_gate(message, gate))
-        weight = self._weights(features, envelope, receivers, len(z)) * envelope.unsqueeze(1)
-        message = message.unflatten(2, (self.heads, self.width)) * weight[:, None, :, None]
-        message = wigner.transpose(1, 2) @ message.flatten(2)
-        gathered = torch.zeros(len(z), *message.shape[1:], dtype=z.dtype, device=z.device)
-        return self.out(gathered.index_add(0, receivers, message))
+    def forward(self, z: Float[Tensor, "atoms K C"], edges: Edges) -> Float[Tensor, "atoms K C"]:
+        """One sum over neighbours."""
+        ends = self.ends(z).unflatten(2, (2, -1)).movedim(2, 0)
+        # Rows that lie together, once per atom: the edges gather them many times.
+        source, target = ends.contiguous()
+        total = torch.ones(len(z), self.heads, dtype=z.dtype, device=z.device)
+        gathered = torch.zeros_like(source)
+        for senders, receivers, *tensors in edges.chunks():
+            inputs = source, target, senders, receivers, edges.geometry, *tensors
+            if edges.geometry is not None and torch.is_grad_enabled():
+                weight, message = checkpoint(
+                    self._messages, *inputs, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                weight, message = self._messages(*inputs)
+            # The sums of weighted messages and of weights together; their quotient is the soft-max, one chunk after the other.
+            total = total.index_add_(0, receivers, weight)
+            gathered = gathered.index_add_(0, receivers, message)
+        gathered = gathered.unflatten(2, (self.heads, self.width)) / total[:, None, :, None]
+        return self.out(gathered.flatten(2))
 
-    def _weights(self, features, envelope, receivers, atoms: int) -> Float[Tensor, "edges heads"]:
+    def _messages(
+        self, source, target, senders, receivers, geometry, *tensors
+    ) -> tuple[Float[Tensor, "edges heads"], Float[Tensor, "edges K hidden"]]:
+        """u e^s of each edge, and u² e^s Dᵀ m."""
+        wigner, radial, envelope = tensors if geometry is None else geometry(*tensors)
+        # index_select rather than indexing: its derivative is an index_add, several times faster than an index_put.
+        message = source.index_select(0, senders).add_(target.index_select(0, receivers))
+        parts = split_orders(torch.bmm(wigner, message), *self.degrees)
+        # Weights of one |m| serve its cosine and its sine part.
+        weights = radial.split(self.kinds, dim=1)
+        weights = [weights[0], *[w for weight in weights[1:] for w in (weight, weight)]]
+        parts = [part * weight for part, weight in zip(parts, weights, strict=True)]
+        parts, extra = self.first(parts)
+        gate, features = extra.chunk(2, dim=1)
+        parts, _ = self.second(edge_gate(parts, gate))
+        weight = envelope.unsqueeze(1) * self._score(features).exp()
+        spread = (weight * envelope.unsqueeze(1)).repeat_interleave(self.width, dim=1).unsqueeze(1)
+        message = torch.cat([part * spread for part in parts], dim=1)
+        return weight, torch.bmm(wigner.transpose(1, 2), message)
+
+    def _score(self, features: Float[Tensor, "edges hidden"]) -> Float[Tensor, "edges heads"]:
         features = self.score_norm(features.unflatten(1, (self.heads, self.width)))
         # A smooth leaky ReLU: 0.2 x for x → -∞, x for x → ∞.
         features = 0.2 * features + 0.8 * features * features.sigmoid()
-        score = (features * self.score).sum(-1)
         # LayerNorm bounds the score; exp needs no running maximum (which would be one more pass over the edges).
-        weight = envelope.unsqueeze(1) * score.clamp(max=30.0).exp()
-        total = torch.ones(atoms, self.heads, dtype=weight.dtype, device=weight.device)
-        return weight / total.index_add(0, receivers, weight).index_select(0, receivers)
+        return (features * self.score).sum(-1).clamp(max=30.0)
 
 
 class FeedForward(nn.Module):
@@ -96,9 +159,9 @@ class Block(nn.Module):
         self.norm_attention = EquivariantNorm(config.lmax, config.channels)
         self.norm_ffn = EquivariantNorm(config.lmax, config.channels)
 
-    def forward(self, z, *edges) -> Float[Tensor, "atoms K C"]:
+    def forward(self, z: Float[Tensor, "atoms K C"], edges: Edges) -> Float[Tensor, "atoms K C"]:
         if self.post:
-            z = self.norm_attention(z + self.attention(z, *edges))
+            z = self.norm_attention(z + self.attention(z, edges))
             return self.norm_ffn(z + self.ffn(z))
-        z = z + self.attention(self.norm_attention(z), *edges)
+        z = z + self.attention(self.norm_attention(z), edges)
         return z + self.ffn(self.norm_ffn(z))

@@ -1,29 +1,34 @@
 """The EquiformerV2 backbone: embeddings, edge geometry, blocks, read-out."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from equipoise.backbones.backbone import Backbone
 from equipoise.backbones.cutoff import Bessel, envelope
 from equipoise.backbones.equiformer_v2.config import EquiformerV2Config
-from equipoise.backbones.equiformer_v2.layer import Block
+from equipoise.backbones.equiformer_v2.layer import Block, Edges
 from equipoise.equivariant import SphericalSpace, Wigner, edge_quaternion, edge_rows
 from equipoise.graph import Graph
 
+# Edges above which their geometry is not stored (3 kB each, and 40 kB of intermediates where derivatives are wanted) but computed
+# again at every pass, a thousand at a time.
+MOST_STORED = 65536
+
 
 class Context(NamedTuple):
-    """What every pass needs and no pass changes."""
+    """What every pass needs and no pass changes. Of very many edges, ``wigner``, ``radial`` and ``envelope`` are empty."""
 
-    wigner: Float[Tensor, "edges M K"]  # to the frame of each edge
-    radial: Float[Tensor, "layers edges M hidden"]  # message weights
-    degree: Float[
-        Tensor, "edges lmax+1 C"
-    ]  # weights of the edge-degree embedding, envelope included
-    envelope: Float[Tensor, " edges"]
-    element: Int[Tensor, " atoms"]  # index into the potential's elements
+    embedding: Float[Tensor, "atoms K C"]
+    wigner: Float[Tensor, "stored M K"]  # to the frame of each edge
+    radial: Float[Tensor, "layers stored kinds hidden"]  # message weights, by |m| and degree
+    envelope: Float[Tensor, " stored"]
+    vectors: Float[Tensor, "edges 3"]  # Å
+    pair: Int[Tensor, " edges"]  # index of the two elements
     senders: Int[Tensor, " edges"]
     receivers: Int[Tensor, " edges"]
 
@@ -55,12 +60,11 @@ class EquiformerV2(Backbone):
         lookup = torch.full((119,), -1, dtype=torch.int64)
         lookup[list(elements)] = torch.arange(count)
         self.register_buffer("lookup", lookup, persistent=False)
-        rows = edge_rows(config.lmax, config.mmax)
-        # One radial weight per degree and |m|, shared by the cosine and the sine part.
-        kinds = sorted({(degree, abs(m)) for degree, m in rows})
-        self.register_buffer(
-            "kind", torch.tensor([kinds.index((d, abs(m))) for d, m in rows]), persistent=False
-        )
+        # One radial weight per degree and |m|, shared by the cosine and the sine part. The weights of the radial network are
+        # stored by degree, messages want them by |m|.
+        kinds = sorted({(degree, abs(m)) for degree, m in edge_rows(config.lmax, config.mmax)})
+        by_order = sorted(range(len(kinds)), key=lambda k: (kinds[k][1], kinds[k][0]))
+        self.register_buffer("by_order", torch.tensor(by_order), persistent=False)
         self.bessel = Bessel(config.radial, config.cutoff)
         self.wigner = Wigner(config.lmax, config.mmax)
         self.atoms = nn.Embedding(count, config.channels)
@@ -75,51 +79,89 @@ class EquiformerV2(Backbone):
             nn.init.normal_(linear.weight, std=(2.0 / linear.in_features) ** 0.5)
 
     def encode(self, graph: Graph, vectors: Float[Tensor, "edges 3"]) -> Context:
-        config, dtype = self.config, self.atoms.weight.dtype
-        distance = vectors.norm(dim=-1)
-        unit = (vectors / distance.unsqueeze(-1)).to(dtype)
-        distance = distance.to(dtype)
+        """The geometry of the edges, and the embedding: element plus Σ_j r(d_ij) Y(n_ij)."""
         element = self.lookup[graph.species]
         pair = element[graph.senders] * self.atoms.num_embeddings + element[graph.receivers]
-        cut = envelope(distance, config.cutoff)
-        hidden = self.hidden(
-            self.radial(self.bessel(distance) * cut.unsqueeze(1)) + self.pairs(pair)
+        embedding = nn.functional.pad(
+            self.atoms(element).unsqueeze(1), (0, 0, 0, self.space.shape[0] - 1)
         )
-        weights = (
-            self.messages(hidden).unflatten(1, (config.layers, -1, config.hidden)).transpose(0, 1)
-        )
-        degree = (
-            self.degrees(hidden).unflatten(1, (config.lmax + 1, config.channels))
-            * cut[:, None, None]
-        )
+        if len(vectors) <= MOST_STORED or self.training:
+            wigner, hidden, cut = self._frames(vectors, pair)
+            radial = torch.stack([self._radial(hidden, i) for i in range(self.config.layers)])
+            edges = self._degrees(wigner, hidden, cut)
+            embedding = embedding.index_add(0, graph.receivers, edges)
+        else:
+            wigner, hidden, cut = self._frames(vectors[:0], pair[:0])
+            radial = self._radial(hidden, 0).expand(self.config.layers, -1, -1, -1)
+            empty = Edges(graph.senders, graph.receivers, (vectors, pair))
+            for _, receivers, *some in empty.chunks():
+                # Under autograd only the inputs are kept.
+                edges = checkpoint(
+                    lambda *some: self._degrees(*self._frames(*some)),
+                    *some,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                )
+                embedding = embedding.index_add_(0, receivers, edges)
         return Context(
-            wigner=self.wigner(edge_quaternion(unit)),
-            radial=weights[:, :, self.kind],
-            degree=degree,
+            embedding=embedding,
+            wigner=wigner,
+            radial=radial,
             envelope=cut,
-            element=element,
+            vectors=vectors,
+            pair=pair,
             senders=graph.senders,
             receivers=graph.receivers,
         )
 
+    def _frames(
+        self, vectors: Float[Tensor, "edges 3"], pair: Int[Tensor, " edges"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Wigner blocks, features of the radial network, and envelope."""
+        distance = vectors.norm(dim=-1)
+        unit = (vectors / distance.unsqueeze(-1)).to(self.atoms.weight.dtype)
+        distance = distance.to(unit.dtype)
+        cut = envelope(distance, self.config.cutoff)
+        bessel = self.bessel(distance) * cut.unsqueeze(1)
+        hidden = self.hidden(self.radial(bessel) + self.pairs(pair))
+        return self.wigner(edge_quaternion(unit)), hidden, cut
+
+    def _radial(
+        self, hidden: Float[Tensor, "edges width"], layer: int
+    ) -> Float[Tensor, "edges kinds hidden"]:
+        """Message weights of one layer."""
+        shape = self.config.layers, len(self.by_order), self.config.hidden
+        weight = self.messages.weight.unflatten(0, shape)[layer].index_select(0, self.by_order)
+        bias = self.messages.bias.unflatten(0, shape)[layer].index_select(0, self.by_order)
+        weights = nn.functional.linear(hidden, weight.flatten(0, 1), bias.flatten())
+        return weights.unflatten(1, shape[1:])
+
+    def _degrees(self, wigner, hidden, cut) -> Float[Tensor, "edges K C"]:
+        """r(d) Y(n) of each edge, which the m = 0 rows of the frame give for nothing."""
+        shape = self.config.lmax + 1, self.config.channels
+        weights = self.degrees(hidden).unflatten(1, shape) * (cut * self.scale)[:, None, None]
+        return wigner[:, : shape[0]].transpose(1, 2) @ weights
+
     def start(self, context: Context) -> Float[Tensor, "atoms K C"]:
-        """Element embedding plus Σ_j r(d_ij) Y(n_ij), which the m = 0 rows of the frame give for nothing."""
-        axial = context.wigner[:, : self.config.lmax + 1].transpose(1, 2)
-        edges = (axial @ context.degree) * self.scale
-        z = torch.zeros(
-            len(context.element), *self.space.shape, dtype=edges.dtype, device=edges.device
-        )
-        z = z.index_add(0, context.receivers, edges)
-        return z + nn.functional.pad(
-            self.atoms(context.element).unsqueeze(1), (0, 0, 0, z.shape[1] - 1)
-        )
+        """The embedding."""
+        return context.embedding
 
     def update(self, z: Float[Tensor, "atoms K C"], context: Context) -> Float[Tensor, "atoms K C"]:
-        for block, radial in zip(self.blocks, context.radial, strict=True):
-            z = block(
-                z, radial, context.envelope, context.wigner, context.senders, context.receivers
-            )
+        stored = len(context.wigner) == len(context.vectors)
+        for layer, block in enumerate(self.blocks):
+            if stored:
+                edges = context.wigner, context.radial[layer], context.envelope
+                geometry = None
+            else:
+                edges = context.vectors, context.pair
+                geometry = partial(self._geometry, layer)
+            z = block(z, Edges(context.senders, context.receivers, edges, geometry))
         return z
+
+    def _geometry(self, layer: int, vectors: Tensor, pair: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a layer needs to know of some edges."""
+        wigner, hidden, cut = self._frames(vectors, pair)
+        return wigner, self._radial(hidden, layer), cut
 
     def readout(self, z: Float[Tensor, "atoms K C"], context: Context) -> Float[Tensor, "atoms C"]:
         return self.space.scalars(z)
