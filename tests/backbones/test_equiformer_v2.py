@@ -77,7 +77,7 @@ def test_chunks_and_recomputed_geometry_change_nothing(monkeypatch, reflection):
     model = potential(reflection=reflection, layers=2)
     graph = batch([molecule(6), molecule(5, seed=3)])
     whole = model(graph)
-    monkeypatch.setattr("equipoise.backbones.equiformer_v2.layer.CPU_CHUNK", 7)
+    monkeypatch.setattr("equipoise.backbones.edge_sum.CPU_CHUNK", 7)
     chunked = model(graph)
     monkeypatch.setattr("equipoise.backbones.equiformer_v2.network.MOST_STORED", 10)
     context = model.backbone.encode(graph, graph.edge_vectors())

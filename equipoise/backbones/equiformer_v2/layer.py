@@ -1,13 +1,14 @@
 """One block: attention over neighbours, then a product on the sphere at each atom."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from equipoise.backbones.edge_sum import edge_sum
 from equipoise.backbones.equiformer_v2.config import EquiformerV2Config
 from equipoise.equivariant import (
     EquivariantNorm,
@@ -17,10 +18,6 @@ from equipoise.equivariant import (
     edge_gate,
     split_orders,
 )
-
-# Edges at a time. On a CPU their messages, a few kB each, then stay in the cache from one operation to the next; a GPU is idle
-# with so few.
-CPU_CHUNK, GPU_CHUNK = 1024, 65536
 
 
 class Edges(NamedTuple):
@@ -37,14 +34,6 @@ class Edges(NamedTuple):
     receivers: Int[Tensor, " edges"]
     tensors: tuple[Tensor, ...]
     geometry: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
-
-    def chunks(self) -> Iterator[tuple[Tensor, ...]]:
-        """(senders, receivers, *tensors) of some edges, then of the next."""
-        size = CPU_CHUNK if self.senders.device.type == "cpu" else GPU_CHUNK
-        tensors = (self.senders, self.receivers, *self.tensors)
-        if len(self.senders) <= size:
-            return iter([tensors])
-        return zip(*[tensor.split(size) for tensor in tensors], strict=True)
 
 
 class Attention(nn.Module):
@@ -82,29 +71,24 @@ class Attention(nn.Module):
         ends = self.ends(z).unflatten(2, (2, -1)).movedim(2, 0)
         # Rows that lie together, once per atom: the edges gather them many times.
         source, target = ends.contiguous()
-        total = torch.ones(len(z), self.heads, dtype=z.dtype, device=z.device)
-        gathered = torch.zeros_like(source)
-        for senders, receivers, *tensors in edges.chunks():
-            inputs = source, target, senders, receivers, edges.geometry, *tensors
-            if edges.geometry is not None and torch.is_grad_enabled():
-                weight, message = checkpoint(
-                    self._messages, *inputs, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                weight, message = self._messages(*inputs)
-            # The sums of weighted messages and of weights together; their quotient is the soft-max, one chunk after the other.
-            total = total.index_add_(0, receivers, weight)
-            gathered = gathered.index_add_(0, receivers, message)
-        gathered = gathered.unflatten(2, (self.heads, self.width)) / total[:, None, :, None]
-        return self.out(gathered.flatten(2))
+        # The sums of weighted messages and of weights together; their quotient is the soft-max, chunk by chunk.
+        weight, message = edge_sum(
+            partial(self._messages, edges.geometry),
+            edges.receivers,
+            len(z),
+            [(source, edges.senders), (target, edges.receivers)],
+            edges.tensors,
+            recompute=edges.geometry is not None,
+        )
+        message = message.unflatten(2, (self.heads, self.width)) / (1 + weight)[:, None, :, None]
+        return self.out(message.flatten(2))
 
     def _messages(
-        self, source, target, senders, receivers, geometry, *tensors
+        self, geometry, source, target, *tensors
     ) -> tuple[Float[Tensor, "edges heads"], Float[Tensor, "edges K hidden"]]:
         """u e^s of each edge, and u² e^s Dᵀ m."""
         wigner, radial, envelope = tensors if geometry is None else geometry(*tensors)
-        # index_select rather than indexing: its derivative is an index_add, several times faster than an index_put.
-        message = source.index_select(0, senders).add_(target.index_select(0, receivers))
+        message = source + target
         parts = split_orders(torch.bmm(wigner, message), *self.degrees)
         # Weights of one |m| serve its cosine and its sine part.
         weights = radial.split(self.kinds, dim=1)

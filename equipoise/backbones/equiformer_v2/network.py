@@ -6,17 +6,17 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from equipoise.backbones.backbone import Backbone
 from equipoise.backbones.cutoff import Bessel, envelope
+from equipoise.backbones.edge_sum import edge_sum
 from equipoise.backbones.equiformer_v2.config import EquiformerV2Config
 from equipoise.backbones.equiformer_v2.layer import Block, Edges
 from equipoise.equivariant import SphericalSpace, Wigner, edge_quaternion, edge_rows
 from equipoise.graph import Graph
 
-# Edges above which their geometry is not stored (3 kB each, and 40 kB of intermediates where derivatives are wanted) but computed
-# again at every pass, a thousand at a time.
+# Edges above which nothing of theirs is stored (3 kB of geometry each, and 40 kB of intermediates where derivatives are wanted)
+# but computed again at every pass, a thousand at a time.
 MOST_STORED = 65536
 
 
@@ -93,16 +93,15 @@ class EquiformerV2(Backbone):
         else:
             wigner, hidden, cut = self._frames(vectors[:0], pair[:0])
             radial = self._radial(hidden, 0).expand(self.config.layers, -1, -1, -1)
-            empty = Edges(graph.senders, graph.receivers, (vectors, pair))
-            for _, receivers, *some in empty.chunks():
-                # Under autograd only the inputs are kept.
-                edges = checkpoint(
-                    lambda *some: self._degrees(*self._frames(*some)),
-                    *some,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                )
-                embedding = embedding.index_add_(0, receivers, edges)
+            (edges,) = edge_sum(
+                lambda *some: (self._degrees(*self._frames(*some)),),
+                graph.receivers,
+                len(element),
+                [],
+                (vectors, pair),
+                recompute=True,
+            )
+            embedding = embedding + edges
         return Context(
             embedding=embedding,
             wigner=wigner,
