@@ -10,13 +10,15 @@ import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 import torch
 
 from benchmarks.record import RESULTS, write
-from equipoise.potentials import load
+from equipoise.graph import Graph
+from equipoise.potentials import Potential, load
 from equipoise.train import evaluate, fit, load_recipe
 from equipoise.train.datasets import read_datasets
 
@@ -31,9 +33,15 @@ MODELS = {
 
 
 def train_and_test(
-    overrides: list[str], *, seconds: float, seed: int, threads: int, test: int
+    overrides: list[str],
+    *,
+    seconds: float,
+    seed: int,
+    threads: int,
+    test: int,
+    more: Callable[[Potential, list[Graph]], dict[str, float]] = lambda potential, graphs: {},
 ) -> dict[str, float]:
-    """One model, one seed."""
+    """One model, one seed; ``more`` measures what else is wanted of the trained potential on the test structures."""
     recipe = load_recipe(
         "quickstart",
         [
@@ -55,6 +63,8 @@ def train_and_test(
         "parameters": sum(p.numel() for p in potential.parameters()),
         "training_steps": result.steps,
         "passes": evaluation.passes_mean,
+        "unconverged": evaluation.unconverged,
+        **more(potential, graphs),
     }
 
 

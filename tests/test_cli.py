@@ -103,6 +103,42 @@ def test_version() -> None:
     assert re.fullmatch(r"equipoise (\d+\.\d+\.\d+|\(not installed.*\))\n", run("--version").output)
 
 
+SMALL_ORIGINAL = [
+    f"potential.backbone.{key}={value}"
+    for key, value in {
+        "channels": 8,
+        "lmax": 1,
+        "mmax": 1,
+        "heads": 2,
+        "hidden": 4,
+        "alpha_channels": 4,
+        "value_channels": 2,
+        "ffn": 8,
+        "edge_channels": 8,
+        "grid": 6,
+        "gaussians": 32,
+    }.items()
+]
+
+
+def test_a_recipe_after_the_research_code(settings: list[str], mine: Path) -> None:
+    changes = [change for change in settings if change not in NARROW]
+    recipe = ["deq-equiformer-v2-halftiny", *changes, *SMALL_ORIGINAL]
+    run("train", *recipe, "--folder", "run")
+    assert "equiformer_v2_original" in run("info", "run").stdout
+    assert "mean predictor" in run("evaluate", "run", "--data", mine).stdout
+    run("md", "run", mine, "--steps", 2, "--cold-sample", 0)
+    published = ["potential.forces=direct", "potential.backbone.force_head=true"]
+    published += ["potential.gradient.name=phantom", "training.batch_size=1"]
+    published += ["potential.injection.norm=batch_global_prev"]
+    run("train", *recipe, *published, "--folder", "published")
+    refused = run("evaluate", "published", "--data", mine, code=1)
+    assert "one structure at a time, received 12" in refused.stderr
+    text = run("evaluate", "published", "--data", mine, "--batch-size", 1).stdout
+    assert "mean predictor" in text
+    assert "direct forces" in message("md", "published", mine, "--steps", 2)
+
+
 def test_train_evaluate_md_relax_report(settings: list[str], mine: Path) -> None:
     run("train", "quickstart", *settings, "--folder", "run")
     folder = Path("run")

@@ -15,6 +15,9 @@ from torch import Tensor
 class Inner:
     """<a, b>_s = Σ a_r · b_r over the rows r that belong to structure s.
 
+    Structures must be independent: where rows of one enter f of another, a structure that converged, and is frozen, goes stale
+    while the other still moves, and nothing notices.
+
     Attributes:
       owner: structure of each row, or None when all rows belong to one structure.
       structures: how many structures there are.

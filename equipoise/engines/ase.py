@@ -59,6 +59,9 @@ class EquipoiseCalculator(Calculator):
     - `unconverged`: "error" (the default: an `UnconvergedError`), "warn" or "accept".
       A solve that fails from a guess is first repeated from nothing, whatever is chosen
       here; this is about solves from nothing.
+    - `allow_direct`: take a potential whose forces come from a head of their own
+      (`config.forces` "direct"). They are the gradient of no energy, so a simulation with
+      them gains or loses energy without end: for comparison only.
     - `device`, `dtype`: only with a path or name; move a potential object yourself.
 
     **Attributes**, all of the last call unless said otherwise
@@ -71,11 +74,12 @@ class EquipoiseCalculator(Calculator):
     Energy and forces always come together: the energy needs the adjoint as well, and
     the forces are then nearly free. `energies` of the atoms add up to `energy`. Stress
     comes along for a structure periodic in three directions, otherwise only when asked
-    for.
+    for. (With direct forces there is no adjoint and no stress.)
 
     **Raises**, when calculating: `ValueError` for elements that the potential was not
     trained on, positions that are not finite and coincident atoms;
-    `PropertyNotImplementedError` for the stress of a structure without a volume;
+    `PropertyNotImplementedError` for the stress of a structure without a volume, or with
+    direct forces;
     `UnconvergedError`; `NonFiniteError`. Whatever else the potential raises passes
     through, and then nothing is kept in `results`.
     """
@@ -89,6 +93,7 @@ class EquipoiseCalculator(Calculator):
         warm_start: bool | WarmStart = True,
         skin: float = 0.5,
         unconverged: str = "error",
+        allow_direct: bool = False,
         device: torch.device | str | None = None,
         dtype: Any = None,
     ) -> None:
@@ -103,6 +108,13 @@ class EquipoiseCalculator(Calculator):
             raise ValueError(
                 f"device and dtype go with a path or name, received device={device}, "
                 f"dtype={dtype} and a potential object; use potential.to(...) instead"
+            )
+        if not (potential.conservative or allow_direct):
+            raise ValueError(
+                "a calculator needs forces that are the gradient of the energy, received a potential with direct "
+                "forces (config.forces='direct'): constant-energy dynamics drifts with them, and the minima of "
+                "energy and forces differ; train with potential.forces=gradient, or pass allow_direct=True to "
+                "compare them anyway"
             )
         self.potential = potential.eval()
         if isinstance(warm_start, bool):
@@ -149,7 +161,12 @@ class EquipoiseCalculator(Calculator):
         super().calculate(atoms, list(properties), list(system_changes))
         if system_changes:
             self.results = {}
-        stress = "stress" in properties or _bulk(self.atoms)
+        conservative = self.potential.conservative
+        stress = "stress" in properties or (conservative and _bulk(self.atoms))
+        if stress and not conservative:
+            raise PropertyNotImplementedError(
+                "stress is a derivative of the energy, which a potential with direct forces does without"
+            )
         if stress and not _has_volume(self.atoms):
             raise PropertyNotImplementedError(
                 f"stress needs a periodic structure with a volume, received pbc "

@@ -54,6 +54,7 @@ def run_md(
     cold_sample: int = 0,
     watchdog: Watchdog | None = None,
     unconverged: str = "error",
+    allow_direct: bool = False,
     resume: bool = True,
     progress: bool = True,
     console: Console | None = None,
@@ -86,6 +87,7 @@ def run_md(
       nothing. Costs that many solves, and disturbs nothing.
     - `watchdog`: when to stop; see `Watchdog`. `unconverged`: "error" stops at a failed
       solve, "warn" and "accept" go on.
+    - `allow_direct`: as for `EquipoiseCalculator`. Watch the drift of the total energy.
     - `resume`: continue what `folder` holds. False overwrites it.
     - `progress`, `console`: a live line, by default on stderr.
 
@@ -100,7 +102,8 @@ def run_md(
     **Raises**
 
     `ValueError` for bad arguments, or a folder with another run in it (another start,
-    other masses or constraints, another model, other settings);
+    other masses or constraints, another model, other settings), a potential with direct
+    forces, or one in which an atom feels every other one however far;
     `SimulationStopped` by a watchdog or a failed solve, `SimulationInterrupted` (a
     `KeyboardInterrupt`) by a signal, both after saving; `DiskFullError`. Other errors of
     the potential pass through, after saving.
@@ -120,7 +123,15 @@ def run_md(
     ):
         if value not in allowed:
             raise ValueError(f'{name} must be "{allowed[0]}" or "{allowed[1]}", received {value!r}')
-    calculator = EquipoiseCalculator(potential, warm_start=warm_start, unconverged=unconverged)
+    calculator = EquipoiseCalculator(
+        potential, warm_start=warm_start, unconverged=unconverged, allow_direct=allow_direct
+    )
+    if not calculator.potential.local:
+        raise ValueError(
+            "molecular dynamics needs a potential in which atoms feel their neighbours only, received "
+            f"injection.norm={calculator.potential.config.injection.norm!r}, through which every atom feels every "
+            "other one however far; train with potential.injection.norm=per_atom"
+        )
     memory = calculator.warm_start
     model = describe_model(calculator.potential)
     settings = MDSettings(

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from equipoise.deq import Anderson
+from equipoise.deq import Solver
 from equipoise.potentials.config import PotentialConfig, Statistics
 from equipoise.potentials.equilibrium import Equilibrium
 from equipoise.potentials.potential import Potential
 from equipoise.potentials.stacked import Stacked
 
-SCHEMA = 1
+# 1: one backbone and one solver there were. 2: a key "name" in both, which 1 need not say.
+SCHEMA, READABLE = 2, (1, 2)
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 
 
@@ -30,6 +31,9 @@ class Header(BaseModel):
     config: PotentialConfig
     statistics: Statistics
     extra: dict[str, Any]
+
+
+_CONFIG = TypeAdapter(PotentialConfig)
 
 
 def build(config: PotentialConfig, statistics: Statistics, *, seed: int = 0) -> Potential:
@@ -51,7 +55,7 @@ def save(potential: Potential, path: str | Path, *, extra: dict[str, Any] | None
     path = Path(path)
     header = {
         "schema_version": SCHEMA,
-        "config": dataclasses.asdict(potential.config),
+        "config": _CONFIG.dump_python(potential.config, mode="json"),
         "statistics": dataclasses.asdict(potential.statistics),
         "extra": extra or {},
     }
@@ -100,9 +104,10 @@ def describe(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"the header of {path} is damaged: its 'equipoise' entry is no JSON object, but {header!r:.60}"
         )
-    if header.get("schema_version") != SCHEMA:
+    if header.get("schema_version") not in READABLE:
         raise ValueError(
-            f"{path} has schema {header.get('schema_version')}, this version reads {SCHEMA}; use the version that wrote it"
+            f"{path} has schema {header.get('schema_version')}, this version reads {SCHEMA} and older; use the version that "
+            "wrote it"
         )
     return header
 
@@ -112,8 +117,8 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
-    solver: Anderson | None = None,
-    adjoint: Anderson | None = None,
+    solver: Solver | None = None,
+    adjoint: Solver | None = None,
 ) -> Potential:
     """Read a potential, ready to predict (``.eval()``).
 

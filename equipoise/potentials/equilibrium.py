@@ -10,27 +10,29 @@ from equipoise.deq import (
     Implicit,
     Inner,
     Solution,
+    Unrolled,
     fixed_point,
     jacobian_penalty,
     spectral_radius,
 )
 from equipoise.graph import Graph
-from equipoise.potentials.config import PotentialConfig, Statistics
+from equipoise.potentials.config import ImplicitGradient, PotentialConfig, Statistics
 from equipoise.potentials.derivatives import edge_gradient
-from equipoise.potentials.injection import AddInjection
+from equipoise.potentials.families import Family
+from equipoise.potentials.injection import Injection
 from equipoise.potentials.potential import Evaluation, Potential
 
 
 class Cell(nn.Module):
     """f(z) = update(inject(z, u)): the map whose fixed point is the state."""
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, family: Family, backbone: nn.Module, injection: Injection):
         super().__init__()
-        self.backbone = backbone
-        self.injection = AddInjection(backbone.space)
+        self.family, self.backbone, self.injection = family, backbone, injection
 
     def forward(self, z: Tensor, source: Tensor, context: tuple[Tensor, ...]) -> Tensor:
-        return self.backbone.update(self.injection(z, source), context)
+        mixed = self.family.mix(self.backbone, z, source, context)
+        return self.backbone.update(self.injection(mixed), context)
 
 
 class CellMap:
@@ -61,27 +63,32 @@ class Equilibrium(Potential):
     r"""z* = f(z*, x); E(x) = E(z*, x); ∂E/∂x = ∂_x E + λᵀ ∂_x f with λ = Jᵀ λ + ∂E/∂z.
 
     Predictions report the Lagrangian energy E(z) + λᵀ (f(z) - z), whose error is of second order in the residuals and of
-    which the forces are the derivative at fixed z and λ. Training differentiates through :class:`Implicit`, as
-    exactly as its solvers are told to: forces to ``training_adjoint``, the gradient of the loss to ``training_gradient``.
+    which the forces are the derivative at fixed z and λ. With ``config.forces="direct"`` no adjoint is solved: energy and forces
+    are read out of z as it is.
+
+    Training differentiates as ``config.gradient`` says, by default through :class:`Implicit`, as exactly as its solvers are told
+    to: forces to ``training_adjoint``, the gradient of the loss to ``training_gradient``. With a phantom gradient the forces that
+    are trained are *not* the gradient of an energy, nor those that will be predicted; with an unrolled one they are those of the
+    network of so many passes.
 
     Source: Bai, Kolter and Koltun, Deep equilibrium models (2019), theorem 1.
     """
 
     def __init__(self, config: PotentialConfig, statistics: Statistics):
         super().__init__(config, statistics)
-        # The cell shares the backbone; it must not appear twice among the parameters.
-        self.injection = AddInjection(self.backbone.space)
+        channels = self.family.channels(config.backbone, config.injection)
+        self.injection = Injection(config.injection, self.backbone.space, channels)
         self.to(getattr(torch, config.dtype))
 
     @property
     def cell(self) -> Cell:
         """The fixed-point map as a module that shares this potential's weights."""
-        cell = Cell.__new__(Cell)
-        nn.Module.__init__(cell)
-        cell.backbone, cell.injection = self.backbone, self.injection
-        return cell
+        # Made anew every time: as an attribute it would list the backbone twice among the parameters.
+        return Cell(self.family, self.backbone, self.injection)
 
     def contraction(self, graph: Graph) -> Tensor:
+        if not self.local and graph.n_structures > 1:
+            return torch.cat([self.contraction(each) for each in graph.split()])
         self._check(graph, "accept")
         graph = graph.to(self.device)
         inner = Inner(graph.owner, graph.n_structures)
@@ -90,31 +97,33 @@ class Equilibrium(Potential):
             source = self.injection.source(self.backbone.start(context))
             f = CellMap(self.cell, source, context)
             solution = fixed_point(
-                f, torch.zeros_like(source), *f.args, solver=self.config.solver, inner=inner
+                f, self.injection.start(source), *f.args, solver=self.config.solver, inner=inner
             )
         noise = torch.Generator(self.device).manual_seed(0)
         return spectral_radius(f, solution.value, *f.args, inner=inner, generator=noise)
 
-    def _evaluate(self, graph, vectors, *, start, gradient, penalty, unrolled):
+    def _evaluate(self, graph, vectors, *, start, gradient, direct, penalty, unrolled):
         inner = Inner(graph.owner, graph.n_structures)
-        with torch.enable_grad():
+        with torch.set_grad_enabled(self.training or self.conservative):
             context = self.backbone.encode(graph, vectors)
             source = self.injection.source(self.backbone.start(context))
-        first = self._first_guess(start, source)
+            first = self._first_guess(start, source)
         f = CellMap(self.cell, source, context)
-        if self.training and unrolled is not None:
-            return self._unroll(
-                f, first, source, context, vectors, inner, gradient, penalty, unrolled
-            )
         if self.training:
-            return self._train(f, first, context, vectors, inner, gradient, penalty)
+            wanted = gradient, direct, penalty
+            steps = None if unrolled is None else Unrolled(passes=unrolled)
+            return self._train(f, first, context, vectors, inner, *wanted, steps)
         with torch.no_grad():
             solution = fixed_point(f, first, *f.args, solver=self.config.solver, inner=inner)
+            if not self.conservative:
+                z = solution.value
+                forces = self._direct(z, context) if direct else None
+                return Evaluation(self._atomic(z, context), None, solution, direct=forces)
         return self._predict(f, solution, start, source, context, vectors, inner, gradient)
 
     def _first_guess(self, start: Solution | None, source: Tensor) -> Tensor:
         if start is None:
-            return torch.zeros_like(source)
+            return self.injection.start(source)
         if start.value.shape != source.shape:
             raise ValueError(
                 f"start must hold one state per atom, shape {tuple(source.shape)}, received {tuple(start.value.shape)}; "
@@ -127,7 +136,7 @@ class Equilibrium(Potential):
         with torch.enable_grad():
             z = solution.value.requires_grad_()
             mapped = f.cell(z, source, context)
-            atomic = self.head(self.backbone.readout(z, context))
+            atomic = self._atomic(z, context)
             (pull,) = torch.autograd.grad(atomic.sum(), z, retain_graph=True)
         with torch.no_grad():
             guess = pull if start is None or start.adjoint is None else start.adjoint.to(pull)
@@ -150,19 +159,23 @@ class Equilibrium(Potential):
         )
         return Evaluation(atomic.detach() + correction, slope, solution)
 
-    def _train(self, f, first, context, vectors, inner, gradient, penalty):
+    def _train(self, f, first, context, vectors, inner, gradient, direct, penalty, unrolled):
         """Differentiable in the parameters, to the order that a force loss needs."""
         adjoints: list[Solution] = []
-        implicit = Implicit(
-            solver=self.config.training_adjoint,
-            final=self.config.training_gradient,
-            observer=adjoints.append,
-        )
+        how = unrolled or self.config.gradient
+        if isinstance(how, ImplicitGradient):
+            how = Implicit(
+                solver=self.config.training_adjoint,
+                final=self.config.training_gradient,
+                observer=adjoints.append,
+            )
         solution = fixed_point(
-            f, first, *f.args, solver=self.config.training_solver, gradient=implicit, inner=inner
+            f, first, *f.args, solver=self.config.training_solver, gradient=how, inner=inner
         )
-        atomic = self.head(self.backbone.readout(solution.value, context))
+        z = solution.value
+        atomic = self._atomic(z, context)
         slope = edge_gradient(atomic.sum(), vectors, create_graph=True) if gradient else None
+        forces = self._direct(z, context) if direct else None
         if adjoints:
             solution = replace(
                 solution,
@@ -171,16 +184,10 @@ class Equilibrium(Potential):
                 adjoint_residual=adjoints[0].residual,
                 adjoint_result=adjoints[0].result,
             )
-        solution = replace(solution, value=solution.value.detach())
-        return Evaluation(atomic, slope, solution, self._penalty(f, solution.value, inner, penalty))
-
-    def _unroll(self, f, z, source, context, vectors, inner, gradient, penalty, passes):
-        """The state after some passes from z, as an explicit network with tied weights."""
-        for _ in range(passes):
-            z = f.cell(z, source, context)
-        atomic = self.head(self.backbone.readout(z, context))
-        slope = edge_gradient(atomic.sum(), vectors, create_graph=True) if gradient else None
-        return Evaluation(atomic, slope, None, self._penalty(f, z, inner, penalty))
+        cost = self._penalty(f, z if isinstance(how, Unrolled) else z.detach(), inner, penalty)
+        # A network of so many passes is not meant to have converged, so there is nothing to say about it.
+        solved = None if isinstance(how, Unrolled) else replace(solution, value=z.detach())
+        return Evaluation(atomic, slope, solved, cost, forces)
 
     def _penalty(self, f, z, inner, wanted):
         # Four power steps are enough to turn towards the slow modes and cost less than one pass each.

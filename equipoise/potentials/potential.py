@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
-from equipoise.backbones import Backbone, EquiformerV2
+from equipoise.backbones import Backbone
 from equipoise.deq import Result, Solution
 from equipoise.graph import Graph
 from equipoise.potentials import derivatives
 from equipoise.potentials.config import PotentialConfig, Statistics
-from equipoise.potentials.heads import EnergyHead
+from equipoise.potentials.families import family_of
 
 POLICIES = ("error", "warn", "accept")
 
@@ -25,11 +25,13 @@ class Prediction:
 
     Attributes:
       energy: eV.
-      forces: eV/Å, the negative gradient of ``energy``; None if not asked for.
+      forces: eV/Å, the negative gradient of ``energy`` (but see ``conservative``); None if not asked for.
       stress: eV/Å³, Voigt xx yy zz yz xz xy, ASE's sign; None if not asked for.
       atomic_energies: eV; how the network shares out the energy.
       equilibrium: the solved state; pass it as ``start`` to the next, similar structure. None for an explicit network.
       penalty: Jacobian penalty of training; None if not asked for.
+      conservative: False if the forces are those of a head, which are the gradient of no energy: good for comparison, bad for
+        dynamics.
     """
 
     energy: Float64[Tensor, " structures"]
@@ -38,6 +40,7 @@ class Prediction:
     atomic_energies: Float64[Tensor, " atoms"]
     equilibrium: Solution | None = None
     penalty: Float[Tensor, ""] | None = None
+    conservative: bool = True
 
     @property
     def passes(self) -> Int[Tensor, " structures"] | None:
@@ -64,6 +67,7 @@ class Evaluation(NamedTuple):
     gradient: Float64[Tensor, "edges 3"] | None  # of the summed network output, 1/Å
     solution: Solution | None = None
     penalty: Float[Tensor, ""] | None = None
+    direct: Float[Tensor, "atoms 3"] | None = None  # output of a force head, dimensionless
 
 
 class Potential(nn.Module, abc.ABC):
@@ -77,17 +81,28 @@ class Potential(nn.Module, abc.ABC):
     Args:
       config: settings; also decides the dtype.
       statistics: of the training set.
+
+    Attributes:
+      conservative: whether forces are the gradient of the energy; otherwise they come from a head (``config.forces``).
+      local: whether a structure's prediction depends on nothing else in the batch; otherwise batches are refused.
     """
+
+    conservative: bool = True
+    local: bool = True
 
     def __init__(self, config: PotentialConfig, statistics: Statistics):
         super().__init__()
         self.config, self.statistics = config, statistics
-        self.backbone: Backbone = EquiformerV2(
+        self.conservative, self.local = config.forces == "gradient", config.local
+        self.family = family_of(config.backbone)
+        self.backbone: Backbone = self.family.build(
             config.backbone,
+            kind=config.kind,
+            injection=config.injection,
             elements=statistics.elements,
             mean_neighbours=statistics.mean_neighbours,
         )
-        self.head = EnergyHead(config.backbone.channels)
+        self.head = self.family.head(config.backbone)
         self.scale = float(statistics.force_rms)
         reference = torch.full((119,), torch.nan, dtype=torch.float64)
         reference[list(statistics.elements)] = torch.tensor(
@@ -108,12 +123,12 @@ class Potential(nn.Module, abc.ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
-        return self.head.out.weight.dtype
+        return next(self.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.head.out.weight.device
+        return next(self.parameters()).device
 
     def _apply(self, fn, recurse=True):
         # .float() and .to(dtype) must not round the reference energies (1e3 eV and more) to float32.
@@ -130,9 +145,19 @@ class Potential(nn.Module, abc.ABC):
         *,
         start: Solution | None,
         gradient: bool,
+        direct: bool,
         penalty: bool,
+        unrolled: int | None,
     ) -> Evaluation:
-        """Network output and its derivative with respect to the edge vectors."""
+        """Network output, and its derivative with respect to the edge vectors or the output of the force head."""
+
+    def _atomic(self, z: Tensor, context: tuple[Tensor, ...]) -> Float[Tensor, " atoms"]:
+        """The energies of the network, dimensionless."""
+        return self.family.energies(self.backbone, self.head, z, context)
+
+    def _direct(self, z: Tensor, context: tuple[Tensor, ...]) -> Float[Tensor, "atoms 3"]:
+        """The forces of the network, dimensionless."""
+        return self.family.direct_forces(self.backbone, z, context)
 
     def forward(
         self,
@@ -161,9 +186,14 @@ class Potential(nn.Module, abc.ABC):
           a :class:`Prediction`.
 
         Raises:
-          ValueError: for another cutoff, elements that were not in the training set, or an unknown policy.
+          ValueError: for another cutoff, elements that were not in the training set, an unknown policy, several structures at
+            once where they would feel each other, or the stress of direct forces.
         """
         self._check(graph, unconverged)
+        if stress and not self.conservative:
+            raise ValueError(
+                "stress is a derivative of the energy, which forces='direct' does without; received stress=True"
+            )
         graph = graph.to(self.device)
         vectors = graph.edge_vectors()
         if not bool(torch.isfinite(vectors).all()):
@@ -171,12 +201,13 @@ class Potential(nn.Module, abc.ABC):
                 "positions and cell must be finite, received NaN or infinity; build graphs with "
                 "Graph.from_ase or Graph.build, which say which atom it is"
             )
-        gradient = forces or stress
+        gradient = (forces or stress) and self.conservative
         evaluation = self._evaluate(
             graph,
             vectors.requires_grad_(gradient),
             start=start,
             gradient=gradient,
+            direct=forces and not self.conservative,
             penalty=penalty,
             unrolled=unrolled,
         )
@@ -186,13 +217,15 @@ class Potential(nn.Module, abc.ABC):
         energy = torch.zeros(graph.n_structures, dtype=torch.float64, device=self.device)
         energy = energy.index_add(0, graph.owner, atomic)
         slope = None if evaluation.gradient is None else evaluation.gradient * self.scale
+        pushed = None if evaluation.direct is None else evaluation.direct.double() * self.scale
         return Prediction(
             energy=energy,
-            forces=derivatives.forces(slope, graph) if forces else None,
+            forces=derivatives.forces(slope, graph) if forces and slope is not None else pushed,
             stress=derivatives.stress(slope, vectors.detach(), graph) if stress else None,
             atomic_energies=atomic,
             equilibrium=evaluation.solution,
             penalty=evaluation.penalty,
+            conservative=self.conservative,
         )
 
     def contraction(self, graph: Graph) -> Float64[Tensor, " structures"] | None:
@@ -219,6 +252,11 @@ class Potential(nn.Module, abc.ABC):
             raise ValueError(
                 f"the graph must be built with the potential's cutoff {self.cutoff} Å, received {graph.cutoff} Å; "
                 f"use Graph.from_ase(atoms, cutoff=potential.cutoff)"
+            )
+        if not self.local and graph.n_structures > 1:
+            raise ValueError(
+                f"injection.norm={self.config.injection.norm!r} mixes all structures of a batch, so it takes one structure at a "
+                f"time, received {graph.n_structures}; evaluate them one by one (batch size 1)"
             )
         unknown = torch.isnan(self.reference[graph.species.to(self.device)])
         if bool(unknown.any()):

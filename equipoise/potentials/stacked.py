@@ -14,14 +14,17 @@ class Stacked(Potential):
         super().__init__(config, statistics)
         self.to(getattr(torch, config.dtype))
 
-    def _evaluate(self, graph, vectors, *, start, gradient, penalty, unrolled):
+    def _evaluate(self, graph, vectors, *, start, gradient, direct, penalty, unrolled):
         with torch.set_grad_enabled(gradient or self.training):
             context = self.backbone.encode(graph, vectors)
             z = self.backbone.update(self.backbone.start(context), context)
-            atomic = self.head(self.backbone.readout(z, context))
+            atomic = self._atomic(z, context)
             slope = (
                 edge_gradient(atomic.sum(), vectors, create_graph=self.training)
                 if gradient
                 else None
             )
-        return Evaluation(atomic=atomic if self.training else atomic.detach(), gradient=slope)
+            forces = self._direct(z, context) if direct else None
+        return Evaluation(
+            atomic=atomic if self.training else atomic.detach(), gradient=slope, direct=forces
+        )

@@ -19,6 +19,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from equipoise.potentials import Choice
 from equipoise.train.config import Recipe
 
 RECIPES = files("equipoise") / "recipes"
@@ -61,7 +63,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
             raise ValueError(f"recipe {str(name_or_path)!r} must be a mapping of sections")
         # Over the defaults, so that solver: {tolerance: 1e-5} keeps the solver's other settings
         # as they are in this place, and does not take those of a solver on its own.
-        merged = OmegaConf.merge(DEFAULTS, merged, *map(_parse_override, overrides))
+        layers, merged = [merged, *map(_parse_override, overrides)], OmegaConf.create(DEFAULTS)
+        for layer in layers:
+            merged = OmegaConf.merge(_chosen(merged, layer), layer)
         plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"recipe {str(name_or_path)!r} cannot be read: {error}") from error
@@ -95,9 +99,12 @@ def differences(ours: Recipe, theirs: Recipe, *, ignore: Sequence[str] = ()) -> 
 
 
 def recipe_keys() -> list[tuple[str, Any, str]]:
-    """Every key with its default and its description, for `--help` and the documentation."""
-    defaults = dict(_flatten(DEFAULTS))
-    return [(key, defaults[key], text) for key, text in _descriptions(Recipe, "")]
+    """Every key with its default and its description, for `--help` and the documentation.
+
+    Where one of several things can be chosen by its `name`, the keys of the others follow once, with
+    that name behind them.
+    """
+    return list(_descriptions(Recipe, "", DEFAULTS, set()))
 
 
 def _read(name_or_path: str | Path) -> tuple[str, str]:
@@ -148,18 +155,48 @@ def _parse_override(override: str) -> Any:
         raise ValueError(f"the value of override {override!r} cannot be read: {error}") from error
 
 
+def _chosen(base: Any, layer: Any) -> dict[str, Any]:
+    """`base`, with the defaults of another option wherever `layer` chooses one by its name.
+
+    Settings that all options share stay as they are: `solver: {name: broyden}` changes the method,
+    not the tolerance.
+    """
+    plain = OmegaConf.to_container(base, resolve=False)
+    return _choose(plain, OmegaConf.to_container(layer, resolve=False), Recipe)
+
+
+def _choose(base: Any, layer: Any, level: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(layer, dict):
+        return base
+    choice = _choice(level)
+    name = layer.get("name", base.get("name")) if choice else None
+    if choice and name in choice.options and name != choice.name_of(base):
+        kept = {key: base[key] for key in choice.shared if key in base}
+        return deepcopy(choice.defaults(name)) | kept
+    known = _members(level)
+    return {
+        key: _choose(value, layer.get(key), known[key]) if key in known else value
+        for key, value in base.items()
+    }
+
+
 def _explain(details: Mapping[str, Any]) -> str:
     """One line for one error of pydantic's: key, rule, value received."""
-    # The place may contain names of union members, which are no keys of the recipe.
     place, level = [], Recipe
     for part in details["loc"]:
-        known = _members(level)
-        if part in known:
+        choice, known = _choice(level), _members(level)
+        if (
+            choice and part in choice.options
+        ):  # not a key of the recipe, but says which keys there are
+            level = choice.options[part]
+        elif part in known:
             level = known[part]
             place.append(str(part))
         elif part == details["loc"][-1] or isinstance(part, int):
             place.append(str(part))
     where = ".".join(place)
+    if details["type"] == "union_tag_invalid":
+        return f"{where}.{_choice(level).unknown(details['input']['name'])}"
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _members(level)
         inside = ".".join(place[:-1]) or "the recipe"
@@ -180,35 +217,60 @@ def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def _choice(level: Any) -> Choice | None:
+    """The choice between several dataclasses that a type stands for, if it does."""
+    marks = getattr(level, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, Choice)), None)
+
+
 def _members(level: Any) -> dict[str, Any]:
     """Keys below a section, a nested dataclass or a union of these, with their types."""
+    choice = _choice(level)
+    if choice:
+        options = (_members(option) for option in choice.options.values())
+        return {"name": str} | {k: v for option in options for k, v in option.items()}
     if isinstance(level, types.UnionType) or typing.get_origin(level) is typing.Union:
         return {k: v for member in typing.get_args(level) for k, v in _members(member).items()}
     if isinstance(level, type) and issubclass(level, BaseModel):
         return {name: field.annotation for name, field in level.model_fields.items()}
     if isinstance(level, type) and is_dataclass(level):
-        hints = typing.get_type_hints(level)
+        hints = typing.get_type_hints(level, include_extras=True)
         return {field.name: hints[field.name] for field in fields(level) if field.init}
     return {}
 
 
-def _descriptions(level: Any, prefix: str) -> Iterator[tuple[str, str]]:
+def _descriptions(
+    level: Any, prefix: str, defaults: Mapping[str, Any], told: set[str]
+) -> Iterator[tuple[str, Any, str]]:
     for name, kind in _members(level).items():
-        if _members(kind):
-            yield from _descriptions(kind, f"{prefix}{name}.")
-        elif isinstance(level, type) and issubclass(level, BaseModel):
-            yield f"{prefix}{name}", level.model_fields[name].description or ""
+        key, default, choice = f"{prefix}{name}", defaults.get(name), _choice(kind)
+        if choice:
+            text = f"one of {', '.join(choice.options)}. {_about(level, name)}"
+            yield f"{key}.name", choice.default, text
+            yield from _descriptions(choice.options[choice.default], f"{key}.", default, told)
+            for other in [each for each in choice.options if each not in {choice.default, *told}]:
+                told.add(other)
+                for field, value, text in _descriptions(
+                    choice.options[other], f"{key}.", choice.defaults(other), told
+                ):
+                    if field.removeprefix(f"{key}.") not in choice.shared:
+                        yield f"{field} ({other})", value, text
+        elif _members(kind):
+            yield from _descriptions(kind, f"{key}.", default, told)
         else:
-            yield f"{prefix}{name}", _described(typing.get_args(level) or (level,), name)
+            yield key, default, _about(level, name)
 
 
-def _described(options: Sequence[type], name: str) -> str:
-    """What the `Attributes:` of a dataclass's docstring say about a field."""
-    for option in options:
+def _about(level: Any, name: str) -> str:
+    """The description of one key of a section, or what the `Attributes:` of a dataclass say."""
+    if isinstance(level, type) and issubclass(level, BaseModel):
+        return level.model_fields[name].description or ""
+    for option in getattr(level, "__mro__", ()):
         entry = rf"^ *(?:\w+, )*{name}(?:, \w+)*: (.*(?:\n(?! *\w+(?:, \w+)*: ).+)*)"
         found = re.search(entry, inspect.cleandoc(option.__doc__ or ""), re.MULTILINE)
-        if found:
-            return " ".join(found.group(1).split())
+        # A solver's docstring sends the reader on to that of the class it inherits the field from.
+        if found and not found[1].startswith("see :class:"):
+            return " ".join(found[1].split())
     return ""
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from equipoise.backbones import EquiformerV2Config
+from equipoise.backbones.equiformer_v2_original import EquiformerV2OriginalConfig
 from equipoise.deq import Anderson
 from equipoise.graph import Graph
-from equipoise.potentials import PotentialConfig, Statistics, build
+from equipoise.potentials import InjectionConfig, PotentialConfig, Statistics, build
 
 ELEMENTS = (1, 6, 8)
 STATISTICS = Statistics(ELEMENTS, (-13.6, -1029.2, -2041.8), 1.2, 8.0, 9.0)
@@ -66,3 +67,49 @@ def moved(graph, positions, cell=None):
         cell=graph.cell[0].numpy() if cell is None else cell,
         pbc=graph.pbc[0].numpy(),
     )
+
+
+ORIGINAL = EquiformerV2OriginalConfig(
+    channels=8,
+    lmax=2,
+    mmax=2,
+    layers=1,
+    heads=2,
+    hidden=4,
+    alpha_channels=3,
+    value_channels=2,
+    ffn=5,
+    edge_channels=4,
+    grid=10,
+    gaussians=24,
+    cutoff=4.0,
+    elements=9,
+    average_atoms=6.0,
+    average_degree=4.0,
+)
+
+
+def original(
+    kind="equilibrium",
+    *,
+    tolerance=1e-11,
+    forces="gradient",
+    injection=None,
+    solver=None,
+    **backbone,
+):
+    """The same with the original EquiformerV2, in double precision."""
+    solver = solver or Anderson(tolerance=tolerance, max_passes=300, window=8)
+    config = PotentialConfig(
+        kind=kind,
+        backbone=replace(ORIGINAL, **backbone),
+        forces=forces,
+        injection=injection or InjectionConfig(),
+        solver=solver,
+        adjoint=solver,
+        training_solver=solver,
+        training_adjoint=solver,
+        training_gradient=solver,
+        dtype="float64",
+    )
+    return build(config, STATISTICS, seed=1).eval()

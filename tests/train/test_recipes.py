@@ -1,8 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from equipoise.backbones.equiformer_v2_original import EquiformerV2OriginalConfig
+from equipoise.deq import Broyden, Phantom, Picard
 from equipoise.train import Recipe, load_recipe, make_recipe, recipe_keys, recipe_names
 from equipoise.train.recipes import differences
 
@@ -41,6 +44,55 @@ def test_part_of_a_nested_section_keeps_its_other_defaults() -> None:
     assert changed.potential.training_solver.tolerance == 1e-5
 
 
+def test_another_choice_keeps_what_all_options_share_and_takes_its_own_defaults() -> None:
+    default = Recipe().potential
+    potential = load_recipe(
+        "quickstart",
+        [
+            "potential.training_solver.tolerance=1e-5",
+            "potential.training_solver.name=broyden",
+            "potential.solver={name: picard, damping: 0.5, trajectory: [1, 2]}",
+            "potential.gradient={name: phantom, steps: 3}",
+        ],
+    ).potential
+    places = default.training_solver.max_passes, default.solver.max_passes
+    assert potential.training_solver == Broyden(tolerance=1e-5, max_passes=places[0])
+    assert potential.solver == Picard(max_passes=places[1], damping=0.5, trajectory=(1, 2))
+    assert potential.gradient == Phantom(steps=3)
+    assert potential.adjoint == default.adjoint
+    # There and back again.
+    names = [f"potential.solver.name={name}" for name in ("broyden", "anderson")]
+    assert load_recipe("quickstart", names).potential.solver == default.solver
+
+
+def test_another_backbone_takes_none_of_the_settings_of_the_one_before() -> None:
+    potential = load_recipe(
+        "quickstart",
+        ["potential.backbone={name: equiformer_v2_original, lmax: 3, force_head: false}"],
+    ).potential
+    assert potential.backbone == EquiformerV2OriginalConfig(lmax=3, force_head=False)
+
+
+def test_recipes_from_before_there_was_a_choice(tmp_path: Path) -> None:
+    old = Recipe().model_dump(mode="json")
+    for key in ("forces", "injection", "gradient"):
+        del old["potential"][key]
+    for settings in old["potential"].values():
+        if isinstance(settings, dict):
+            del settings["name"]
+    assert make_recipe(old) == Recipe()
+
+
+@pytest.mark.parametrize("change", ["solver.name=newton", "gradient={name: unrolled, passes: 4}"])
+def test_choices_are_saved_by_name(change: str, tmp_path: Path) -> None:
+    recipe = load_recipe("quickstart", [f"potential.{change}"])
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    other = load_recipe("quickstart", ["output.folder=runs/quickstart"])
+    found = "; ".join(differences(recipe, other))
+    assert re.search(r"potential.(solver|gradient).name: (anderson|implicit) there", found)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -51,6 +103,29 @@ def test_part_of_a_nested_section_keeps_its_other_defaults() -> None:
             r"unknown key 'chanels' in potential.backbone; did you mean 'channels'\?",
         ),
         ("potential.solver.windw=3", r"potential.solver; did you mean 'window'\?"),
+        (
+            "potential.solver.name=broydn",
+            r"potential.solver.name must be one of anderson, broyden, newton, picard, received "
+            r"'broydn'; did you mean 'broyden'\?",
+        ),
+        (
+            "potential.solver={name: broyden, windw: 3}",
+            r"unknown key 'windw' in potential.solver \(keys: tolerance",
+        ),
+        (
+            "potential.training_solver={name: broyden, memroy: 3}",
+            r"training_solver; did you mean 'memory'\? \(keys: tolerance, .* mixing\)",
+        ),
+        ("potential.solver={name: broyden, memory: 0}", r"potential.solver: memory must be >= 1"),
+        (
+            "potential.solver={name: picard, damping: x}",
+            r"potential.solver.damping must be a valid",
+        ),
+        ("potential.solver=broyden", r"potential.solver must be .*mapping.*, received 'broyden'"),
+        ("potential.backbone.name=equiformer_v3", r"did you mean 'equiformer_v2'\?"),
+        ("potential.gradient.name=implict", r"did you mean 'implicit'\?"),
+        ("potential.gradient.name=unrolled", r"potential.gradient.passes is missing"),
+        ("potential.injection.norm=per_atm", r"injection.norm must be one of per_atom, none"),
         ("training.epochs.first=3", r"training.epochs must be a valid integer"),
         ("training.epochs=abc", r"training.epochs must be a valid integer, received 'abc'"),
         ("training.epochs=2.5", r"training.epochs must be a valid integer, received 2.5"),
@@ -121,3 +196,9 @@ def test_every_key_is_described() -> None:
     assert len(keys) > 40
     assert not [key for key, text in keys.items() if not text]
     assert keys["potential.backbone.hidden"].startswith("channels of a message")
+    assert keys["potential.solver.name"].startswith("one of anderson, broyden, newton, picard")
+    assert keys["potential.solver.tolerance"].startswith("residual (relative")
+    assert keys["potential.solver.memory (broyden)"].startswith("rank-one terms")
+    assert "potential.adjoint.memory (broyden)" not in keys  # once is enough
+    assert "potential.backbone.gaussians (equiformer_v2_original)" in keys
+    assert len(recipe_keys()) == len(keys)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class OriginalInjection(nn.Module):
-    """For loading weights of the research code and for comparison. :class:`equipoise.potentials.AddInjection` is what to use.
+    """For loading weights of the research code and for comparison. Use ``equipoise.potentials.injection.Injection``.
 
     Kinds:
       "add": z + u;  "cat": z and u side by side, 2C channels;  "lc": w₁ z + w₂ u with two numbers;  "swlc": the same with

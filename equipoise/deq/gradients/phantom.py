@@ -51,7 +51,8 @@ class Phantom(Gradient):
             series = _Series(steps=self.steps, damping=self.damping)
             return Implicit(solver=series).attach(f, value, args, inner)
         for _ in range(self.steps):
-            value = (1 - self.damping) * value + self.damping * f(value, *args)
+            mapped = f(value, *args)
+            value = mapped if self.damping == 1 else torch.lerp(value, mapped, self.damping)
         return value
 
 

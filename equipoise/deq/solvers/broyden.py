@@ -29,7 +29,7 @@ class Broyden(Solver):
       mixing: β.
     """
 
-    memory: int = 20
+    memory: int = 40
     mixing: float = 1.0
 
     def __post_init__(self):

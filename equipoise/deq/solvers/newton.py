@@ -1,5 +1,6 @@
 """Newton's method with Krylov subspaces: few, expensive steps, for tolerances that others crawl to."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -145,7 +146,11 @@ def _product(f: Callable[[Tensor], Tensor], z: Tensor) -> Callable[[Tensor], Ten
     """v ↦ J(z) v."""
 
     def product(vector: Tensor) -> Tensor:
-        with forward_ad.dual_level():
+        with warnings.catch_warnings(), forward_ad.dual_level():
+            # torch's own, at the first forward-mode derivative of a process.
+            warnings.filterwarnings(
+                "ignore", message="`torch.jit.script", category=DeprecationWarning
+            )
             try:
                 mapped = f(forward_ad.make_dual(z, vector))
             except (NotImplementedError, RuntimeError) as error:
