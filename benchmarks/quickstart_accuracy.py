@@ -68,6 +68,12 @@ def train_and_test(
     }
 
 
+def repeated(overrides: list[str], *, seeds: list[int], **settings: object) -> dict[str, object]:
+    """Medians over seeds of what :func:`train_and_test` measures, and the single runs."""
+    runs = [train_and_test(overrides, seed=seed, **settings) for seed in seeds]
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]} | {"runs": runs}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -80,19 +86,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     results = {}
     for name, overrides in MODELS.items():
-        runs = [
-            train_and_test(
-                overrides,
-                seconds=arguments.seconds,
-                seed=seed,
-                threads=arguments.threads,
-                test=arguments.test,
-            )
-            for seed in arguments.seeds
-        ]
-        results[name] = {key: statistics.median(run[key] for run in runs) for key in runs[0]} | {
-            "runs": runs
-        }
+        results[name] = repeated(
+            overrides,
+            seeds=arguments.seeds,
+            seconds=arguments.seconds,
+            threads=arguments.threads,
+            test=arguments.test,
+        )
         print(
             f"{name:22s} F {results[name]['force_mae_mev']:.1f} meV/Å  E {results[name]['energy_mae_mev']:.1f} meV"
         )

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from equipoise.backbones import EquiformerV2Config
-from equipoise.backbones.equiformer_v2_original import EquiformerV2OriginalConfig
 from equipoise.deq import Anderson
 from equipoise.graph import Graph
 from equipoise.potentials import InjectionConfig, PotentialConfig, Statistics, build
+from tests.backbones.equiformer_v2_original import networks
 
 ELEMENTS = (1, 6, 8)
 STATISTICS = Statistics(ELEMENTS, (-13.6, -1029.2, -2041.8), 1.2, 8.0, 9.0)
@@ -69,24 +69,7 @@ def moved(graph, positions, cell=None):
     )
 
 
-ORIGINAL = EquiformerV2OriginalConfig(
-    channels=8,
-    lmax=2,
-    mmax=2,
-    layers=1,
-    heads=2,
-    hidden=4,
-    alpha_channels=3,
-    value_channels=2,
-    ffn=5,
-    edge_channels=4,
-    grid=10,
-    gaussians=24,
-    cutoff=4.0,
-    elements=9,
-    average_atoms=6.0,
-    average_degree=4.0,
-)
+ORIGINAL = replace(networks.SMALL, channels=8, grid=10, average_atoms=6.0, average_degree=4.0)
 
 
 def original(

@@ -58,10 +58,23 @@ def test_implicit_gradient_is_exact_to_second_order(name, problem):
     assert torch.autograd.gradgradcheck(value, args, fast_mode=True)
 
 
+# What every gradient tends to, with settings that bring it there on a map that contracts.
+GRADIENTS = {
+    "implicit": lambda solver: Implicit(solver=solver),
+    "phantom": lambda solver: Phantom(steps=120),
+    "neumann": lambda solver: Phantom(steps=120, neumann=True),
+    "unrolled": lambda solver: Unrolled(passes=240),
+}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
-def test_implicit_equals_the_matrix_formula(problem, dtype):
+@pytest.mark.parametrize("kind", GRADIENTS)
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_gradient_behind_every_solver_equals_the_matrix_formula(name, kind, problem, dtype):
     """dL/dargs = (∂f/∂args)ᵀ (I - J)⁻ᵀ ∂L/∂z with dense matrices."""
+    if not problem.contracts and (name == "picard" or kind != "implicit"):
+        pytest.skip("a sum over passes needs a contraction")
     exact = variables(problem)
     z = problem.answer.clone().requires_grad_()
     jacobian = torch.autograd.functional.jacobian(lambda z: problem.f(z, *problem.args), z)
@@ -70,12 +83,12 @@ def test_implicit_equals_the_matrix_formula(problem, dtype):
     adjoint = torch.linalg.solve(torch.eye(len(jacobian)).double() - jacobian.T, weight.flatten())
     expected = torch.autograd.grad(problem.f(z, *exact), exact, adjoint.view_as(z))
 
-    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    tolerance = 3e-6 if dtype == torch.float32 else 1e-12
     problem = problem.to(dtype)
-    solver = Anderson(tolerance=tolerance, max_passes=300)
+    solver = dataclasses.replace(SOLVERS[name], tolerance=tolerance)
     args = variables(problem)
-    loss = (solved(problem, args, solver=solver) * weight.to(dtype)).sum()
-    found = torch.autograd.grad(loss, args)
+    value = solved(problem, args, solver=solver, gradient=GRADIENTS[kind](solver))
+    found = torch.autograd.grad((value * weight.to(dtype)).sum(), args)
     for ours, theirs in zip(found, expected, strict=True):
         error = (ours.double() - theirs).norm() / theirs.norm()
         assert error < 3 * problem.loosest * tolerance
