@@ -25,7 +25,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 
 # The original block at the width of the others: its own activations, norms and radial functions, post-norm so that a fixed
-# point exists, injected and solved like the others.
+# point exists, injected and solved like the others; pre-norm needs a norm in the injection, as in the DEQ research code.
 ORIGINAL = (
     "potential.backbone={name: equiformer_v2_original, channels: 32, lmax: 3, mmax: 2, hidden: 16, heads: 4, alpha_channels: 16, "
     "value_channels: 8, edge_channels: 32, ffn: 64, layers: 1, cutoff: 5.0, grid: 14, placement: post, force_head: false"
@@ -37,7 +37,12 @@ VARIANTS = {
     "mmax 1": ["potential.backbone.mmax=1"],
     "2 blocks": ["potential.backbone.layers=2"],
     "original, S2": [ORIGINAL + "}"],
+    "original, S2, lr/5": [ORIGINAL + "}", "training.learning_rate=1e-3"],
     "original, gate": [ORIGINAL + ", attention_activation: gate, ffn_activation: gate}"],
+    "original, pre": [
+        ORIGINAL.replace("placement: post", "placement: pre") + "}",
+        "potential.injection.norm=per_atom",
+    ],
     "stacked 1, post": ["potential.kind=stacked"],
     "stacked 1, pre": ["potential.kind=stacked", "potential.backbone.norm=pre"],
     "stacked 2, post": ["potential.kind=stacked", "potential.backbone.layers=2"],

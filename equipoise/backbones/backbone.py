@@ -10,7 +10,7 @@ from equipoise.graph import Graph
 
 
 class Backbone(nn.Module, abc.ABC):
-    """Four methods that serve the explicit stack and the equilibrium model alike.
+    """Methods that serve the explicit stack and the equilibrium model alike.
 
     Class attributes:
       space: how rotations act on a row of the state.
@@ -26,6 +26,10 @@ class Backbone(nn.Module, abc.ABC):
 
         ``vectors`` are the edge vectors in Å; derivatives with respect to geometry flow through them and nothing else.
         """
+
+    def recomputes(self, graph: Graph) -> bool:
+        """Whether the geometry of ``graph`` is not kept in the context but computed again at every pass, to save memory."""
+        return False
 
     @abc.abstractmethod
     def start(self, context: tuple[Tensor, ...]) -> Float[Tensor, "rows ..."]:

@@ -38,29 +38,60 @@ def edge_sum(
         return _sum(function, receivers, atoms, nodes, edges)
     features = [feature for feature, _ in nodes]
     places = [place for _, place in nodes]
-    return _Recomputed.apply(function, receivers, atoms, places, *features, *edges)
+    return _recomputed(function, receivers, atoms, places, *features, *edges)
+
+
+def hide_from_compilers() -> None:
+    """Keep torch.compile from unrolling the loops over chunks, anew for every number of them; it then sees what is in a loop, once.
+
+    Not a decorator, because that would import the compiler, two seconds, for everybody.
+    """
+    global _sum_in_chunks, _recomputed
+    _sum_in_chunks, _recomputed = (
+        function
+        if hasattr(function, "_torchdynamo_disable")
+        else torch.compiler.disable(function, recursive=False)
+        for function in (_sum_in_chunks, _recomputed)
+    )
+
+
+def _size(tensor: Tensor) -> int:
+    return CPU_CHUNK if tensor.device.type == "cpu" else GPU_CHUNK
 
 
 def _chunks(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    size = CPU_CHUNK if tensors[0].device.type == "cpu" else GPU_CHUNK
-    if len(tensors[0]) <= size:
-        return iter([tuple(tensors)])
+    size = _size(tensors[0])
     return zip(*[tensor.split(size) for tensor in tensors], strict=True)
 
 
+def _rows(features: Sequence[Tensor], places: Sequence[Tensor]) -> list[Tensor]:
+    # index_select rather than indexing: its derivative is an index_add, several times faster than an index_put.
+    return [f.index_select(0, place) for f, place in zip(features, places, strict=True)]
+
+
 def _sum(function, receivers, atoms, nodes, edges) -> tuple[Tensor, ...]:
+    features = [feature for feature, _ in nodes]
+    places = [place for _, place in nodes]
+    if len(receivers) > _size(receivers):
+        return _sum_in_chunks(function, receivers, atoms, features, places, edges)
+    found = _of_chunk(function, features, places, edges)
+    return tuple(
+        one.new_zeros(atoms, *one.shape[1:]).index_add_(0, receivers, one) for one in found
+    )
+
+
+def _sum_in_chunks(function, receivers, atoms, features, places, edges) -> tuple[Tensor, ...]:
     sums: list[Tensor] | None = None
-    for to, *rest in _chunks([receivers, *[place for _, place in nodes], *edges]):
-        # index_select rather than indexing: its derivative is an index_add, several times faster than an index_put.
-        rows = [
-            feature.index_select(0, place)
-            for (feature, _), place in zip(nodes, rest[: len(nodes)], strict=True)
-        ]
-        found = function(*rows, *rest[len(nodes) :])
+    for to, *rest in _chunks([receivers, *places, *edges]):
+        found = _of_chunk(function, features, rest[: len(places)], rest[len(places) :])
         if sums is None:
             sums = [one.new_zeros(atoms, *one.shape[1:]) for one in found]
         sums = [total.index_add_(0, to, one) for total, one in zip(sums, found, strict=True)]
     return tuple(sums)
+
+
+def _of_chunk(function, features, places, edges) -> tuple[Tensor, ...]:
+    return function(*_rows(features, places), *edges)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -85,11 +116,7 @@ class _Recomputed(torch.autograd.Function):
         first = 0
         for to, *rest in _chunks([receivers, *ctx.places, *edges]):
             places = rest[:gathered]
-            rows = [
-                feature.index_select(0, place)
-                for feature, place in zip(features, places, strict=True)
-            ]
-            rows += rest[gathered:]
+            rows = [*_rows(features, places), *rest[gathered:]]
             for row, want in zip(rows, wanted, strict=True):
                 row.requires_grad_(want)
             with torch.enable_grad():
@@ -106,3 +133,7 @@ class _Recomputed(torch.autograd.Function):
                     found[i][first : first + len(to)] = next(parts)
             first += len(to)
         return (None, None, None, None, *found)
+
+
+def _recomputed(*args):
+    return _Recomputed.apply(*args)

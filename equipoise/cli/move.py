@@ -21,6 +21,7 @@ from equipoise.cli.arguments import (
     read_structure,
     run_folder,
 )
+from equipoise.deq import Joint
 from equipoise.engines.ase import CalculatorStatistics
 from equipoise.engines.md import run_md
 from equipoise.engines.relax import relax as relax_structure
@@ -77,6 +78,23 @@ def md(
             "--reuse/--no-reuse", help="Start each solve from the fixed points of the last steps."
         ),
     ] = True,
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Joint passes of state and adjoint per step, from the guess of an always stable "
+            "predictor, instead of solves to the tolerance of the model. 2 is a good choice for steps "
+            "up to 1 fs.",
+        ),
+    ] = None,
+    secants: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --passes: differences of earlier passes that accelerate the next. 0: none; the "
+            "dynamics is then reversible in time to a higher order.",
+        ),
+    ] = 8,
     cold_sample: Annotated[
         int, typer.Option(min=0, help="On so many frames also count the passes without reuse.")
     ] = 20,
@@ -98,6 +116,14 @@ def md(
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Overwrite the simulation in the folder.")
+    ] = False,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the potential first: some minutes, then up to twice as fast. For long "
+            "simulations.",
+        ),
     ] = False,
     precision: PrecisionOption = None,
     threads: ThreadsOption = 1,
@@ -131,8 +157,10 @@ def md(
         seed=seed,
         trajectory_every=every,
         warm_start=reuse,
+        joint=None if passes is None else Joint(passes=passes, recycled=secants),
         cold_sample=cold_sample,
         watchdog=Watchdog(max_temperature_k=max_temperature, max_gap=max_gap),
+        compile=compile,
         resume=not fresh,
         console=messages,
     )

@@ -11,6 +11,7 @@ from equipoise.deq.gradients import Phantom as Phantom
 from equipoise.deq.gradients import Transposed as Transposed
 from equipoise.deq.gradients import Unrolled as Unrolled
 from equipoise.deq.inner import Inner as Inner
+from equipoise.deq.joint import Joint as Joint
 from equipoise.deq.layer import DEQ as DEQ
 from equipoise.deq.layer import ModuleMap as ModuleMap
 from equipoise.deq.monotone import ForwardBackward as ForwardBackward
@@ -20,6 +21,7 @@ from equipoise.deq.regularise import fixed_point_correction as fixed_point_corre
 from equipoise.deq.regularise import jacobian_penalty as jacobian_penalty
 from equipoise.deq.regularise import spectral_radius as spectral_radius
 from equipoise.deq.solution import Result as Result
+from equipoise.deq.solution import Secants as Secants
 from equipoise.deq.solution import Solution as Solution
 from equipoise.deq.solvers import Anderson as Anderson
 from equipoise.deq.solvers import Broyden as Broyden

@@ -16,6 +16,14 @@ class Result(enum.IntEnum):
 
 
 @dataclass(frozen=True)
+class Secants:
+    """How residuals answered to steps, newest first; see :class:`equipoise.deq.Joint`."""
+
+    steps: Float[Tensor, "k rows ..."]
+    changes: Float[Tensor, "k rows ..."]
+
+
+@dataclass(frozen=True)
 class Solution:
     """A fixed point z* = f(z*) of each structure, and of its adjoint where one was solved.
 
@@ -32,6 +40,7 @@ class Solution:
       trajectory: the states after the passes that the solver was told to keep; a structure that ended earlier stays at its
         fixed point, so that all have the same length.
       adjoint: λ = (I - J)^-T v, when an adjoint problem was solved; with its own passes, residual and result.
+      secants: of state and adjoint, kept for the next solve by :class:`equipoise.deq.Joint`.
     """
 
     value: Float[Tensor, "rows ..."]
@@ -45,6 +54,7 @@ class Solution:
     adjoint_passes: Int[Tensor, " structures"] | None = None
     adjoint_residual: Float[Tensor, " structures"] | None = None
     adjoint_result: Int[Tensor, " structures"] | None = None
+    secants: tuple[Secants, Secants] | None = None
 
     @property
     def converged(self) -> bool:

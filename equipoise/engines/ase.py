@@ -4,8 +4,9 @@ Energies in eV, lengths in Angstrom, forces in eV/Angstrom, stress in eV/Angstro
 ASE's sign and Voigt order (xx yy zz yz xz xy): ASE's own units, so nothing is converted.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -19,9 +20,20 @@ from ase.calculators.calculator import (
 )
 from ase.data import chemical_symbols
 
+from equipoise.deq import Joint, Solution
+from equipoise.deq.predictors import ASPC
 from equipoise.engines.warm_start import WarmStart
 from equipoise.graph import Graph, NeighbourList
-from equipoise.potentials import Potential, Prediction, UnconvergedError, load
+from equipoise.potentials import (
+    CompilationError,
+    Potential,
+    Prediction,
+    UnconvergedError,
+    load,
+)
+
+# Of the last call, in a checkpoint beside results and memory.
+STATE = ("passes", "adjoint_passes", "residual", "adjoint_residual", "correction")
 
 
 class NonFiniteError(RuntimeError):
@@ -38,6 +50,8 @@ class CalculatorStatistics:
     neighbour_builds: int = 0
     warm_calls: int = 0  # calls that began from a guess
     cold_retries: int = 0  # warm solves that failed and were repeated from nothing
+    joint_calls: int = 0  # answered by joint passes
+    joint_retries: int = 0  # joint passes after which a solve was needed all the same
 
 
 class EquipoiseCalculator(Calculator):
@@ -55,6 +69,14 @@ class EquipoiseCalculator(Calculator):
       put into evaluation mode.
     - `warm_start`: True for a default `WarmStart`, False to start every solve from
       nothing, or a `WarmStart` with choices of its own.
+    - `joint`: a `Joint`: along a smooth trajectory, a fixed number of joint passes from
+      the guess instead of solves to the tolerance. Where its `max_residual` is exceeded,
+      and until the memory is full, there is a solve all the same. None: always solve.
+      Needs `warm_start`, whose predictor then should be an `ASPC` (the default becomes
+      one).
+    - `history_free`: passes from nothing, and the exact gradient of what these give:
+      conservative whatever came before, but slow, and another potential than the one
+      that is solved. For reference.
     - `skin`: Angstrom, see `NeighbourList`.
     - `unconverged`: "error" (the default: an `UnconvergedError`), "warn" or "accept".
       A solve that fails from a guess is first repeated from nothing, whatever is chosen
@@ -62,12 +84,18 @@ class EquipoiseCalculator(Calculator):
     - `allow_direct`: take a potential whose forces come from a head of their own
       (`config.forces` "direct"). They are the gradient of no energy, so a simulation with
       them gains or loses energy without end: for comparison only.
+    - `compile`: compile the potential when the first structure comes, see
+      `Potential.compile`: minutes, then about twice as fast for a molecule. If that
+      fails, or the numbers differ, there is a warning, and it goes on without.
     - `device`, `dtype`: only with a path or name; move a potential object yourself.
 
     **Attributes**, all of the last call unless said otherwise
 
     - `passes`, `adjoint_passes`: int, 0 for a potential without an equilibrium.
-    - `residual`: relative residual of the equilibrium; NaN without one.
+    - `residual`, `adjoint_residual`: relative residuals; NaN where there is none.
+    - `correction`: eV, the part λᵀ(f(z) - z) of the energy, of first order in what is
+      left of the residual, by which the reported energy is better than that of the state
+      alone; 0 without an equilibrium.
     - `statistics`: `CalculatorStatistics`, running totals.
     - `warm_start`: the memory, or None.
 
@@ -91,9 +119,12 @@ class EquipoiseCalculator(Calculator):
         potential: Potential | str | PathLike[str],
         *,
         warm_start: bool | WarmStart = True,
+        joint: Joint | None = None,
+        history_free: int | None = None,
         skin: float = 0.5,
         unconverged: str = "error",
         allow_direct: bool = False,
+        compile: bool = False,
         device: torch.device | str | None = None,
         dtype: Any = None,
     ) -> None:
@@ -117,15 +148,27 @@ class EquipoiseCalculator(Calculator):
                 "compare them anyway"
             )
         self.potential = potential.eval()
+        if history_free is not None and (joint is not None or history_free < 1):
+            raise ValueError(
+                f"history_free must be at least 1 pass, and goes without joint, received {history_free} and {joint}"
+            )
+        if joint is not None and warm_start is False:
+            raise ValueError("joint passes start from a guess, received warm_start=False")
+        self.joint = joint
+        self.history_free = history_free
         if isinstance(warm_start, bool):
-            self.warm_start = WarmStart() if warm_start else None
+            predictor = None if joint is None else ASPC()
+            wanted = warm_start and history_free is None
+            self.warm_start = WarmStart(predictor) if wanted else None
         else:
             self.warm_start = warm_start
         self.neighbours = NeighbourList(self.potential.cutoff, skin)
         self.unconverged = unconverged
+        self.compile = compile
         self.passes = 0
         self.adjoint_passes = 0
-        self.residual = float("nan")
+        self.residual = self.adjoint_residual = float("nan")
+        self.correction = 0.0
         self.graph: Graph | None = None
         self._statistics = CalculatorStatistics()
 
@@ -174,6 +217,8 @@ class EquipoiseCalculator(Calculator):
             )
         try:
             graph = self._graph(self.atoms)
+            if self.compile and not self.potential.compiled:
+                self._compile(graph)
             prediction, warm, retried = self._solve(graph, stress)
             results = _results(prediction, stress)
         except BaseException:
@@ -211,7 +256,7 @@ class EquipoiseCalculator(Calculator):
                 state[f"warm_start.{name}"] = array
         for name, value in self.results.items():
             state[f"results.{name}"] = np.asarray(value)
-        for name in ("passes", "adjoint_passes", "residual"):
+        for name in STATE:
             state[name] = np.asarray(getattr(self, name))
         return state
 
@@ -222,10 +267,10 @@ class EquipoiseCalculator(Calculator):
 
         **Raises** `ValueError` if `state` is not one of a calculator.
         """
-        missing = [name for name in ("passes", "residual") if name not in state]
+        missing = [name for name in STATE if name not in state]
         if missing:
             raise ValueError(
-                f"a calculator state must hold passes and residual, received one "
+                f"a calculator state must hold {', '.join(STATE)}, received one "
                 f"without {', '.join(missing)}"
             )
         if self.warm_start is not None:
@@ -237,7 +282,8 @@ class EquipoiseCalculator(Calculator):
         }
         self.passes = int(state["passes"])
         self.adjoint_passes = int(state["adjoint_passes"])
-        self.residual = float(state["residual"])
+        for name in ("residual", "adjoint_residual", "correction"):
+            setattr(self, name, float(state[name]))
         self.graph = self._graph(self.atoms)
 
     def _graph(self, atoms: ase.Atoms) -> Graph:
@@ -254,17 +300,36 @@ class EquipoiseCalculator(Calculator):
         return graph.to(self.potential.device)
 
     def _solve(self, graph: Graph, stress: bool) -> tuple[Prediction, bool, bool]:
+        if self.history_free is not None:
+            return self.potential(graph, stress=stress, unrolled=self.history_free), False, False
         start = None if self.warm_start is None else self.warm_start.start(graph)
         if start is not None:
             try:
                 # What to do about a structure that does not converge is only asked
                 # once it is known that the guess was not to blame.
-                prediction = self.potential(graph, start=start, stress=stress, unconverged="error")
-                return prediction, True, False
+                return self._solve_from(start, graph, stress), True, False
             except UnconvergedError:
                 self._forget("a solve from a guess did not converge")
         prediction = self.potential(graph, stress=stress, unconverged=self.unconverged)
         return prediction, False, start is not None
+
+    def _solve_from(self, start: Solution, graph: Graph, stress: bool) -> Prediction:
+        if self.joint is not None and start.adjoint is not None and self.warm_start.full:
+            count = self._statistics
+            try:
+                prediction = self.potential(graph, start=start, joint=self.joint, stress=stress)
+                self._statistics = replace(count, joint_calls=count.joint_calls + 1)
+                return prediction
+            except UnconvergedError:
+                self._statistics = replace(count, joint_retries=count.joint_retries + 1)
+        return self.potential(graph, start=start, stress=stress, unconverged="error")
+
+    def _compile(self, graph: Graph) -> None:
+        try:
+            self.potential.compile(graph)
+        except CompilationError as error:
+            self.compile = False  # once is enough
+            warnings.warn(f"going on without: {error}", RuntimeWarning, stacklevel=2)
 
     def _forget(self, reason: str) -> None:
         if self.warm_start is not None:
@@ -273,9 +338,16 @@ class EquipoiseCalculator(Calculator):
     def _count(self, prediction: Prediction, warm: bool, retried: bool) -> None:
         self.passes, self.adjoint_passes = _passes(prediction)
         equilibrium = prediction.equilibrium
-        self.residual = float("nan") if equilibrium is None else float(equilibrium.residual.max())
+        self.residual = self.adjoint_residual = float("nan")
+        self.correction = 0.0
+        if equilibrium is not None:
+            self.residual = float(equilibrium.residual.max())
+        if prediction.correction is not None:
+            self.adjoint_residual = float(equilibrium.adjoint_residual.max())
+            self.correction = float(prediction.correction.sum())
         before = self._statistics
-        self._statistics = CalculatorStatistics(
+        self._statistics = replace(
+            before,
             calls=before.calls + 1,
             passes=before.passes + self.passes,
             adjoint_passes=before.adjoint_passes + self.adjoint_passes,

@@ -17,6 +17,7 @@ import numpy as np
 from ase.io import jsonio
 from rich.console import Console
 
+from equipoise.deq import Joint
 from equipoise.engines.ase import EquipoiseCalculator
 from equipoise.engines.md_run import MDRun, MDSettings
 from equipoise.engines.md_summary import MDSummary, describe_model
@@ -51,10 +52,13 @@ def run_md(
     trajectory_every: int = 10,
     checkpoint_every: int = 100,
     warm_start: bool | WarmStart = True,
+    joint: Joint | None = None,
+    history_free: int | None = None,
     cold_sample: int = 0,
     watchdog: Watchdog | None = None,
     unconverged: str = "error",
     allow_direct: bool = False,
+    compile: bool = False,
     resume: bool = True,
     progress: bool = True,
     console: Console | None = None,
@@ -83,11 +87,13 @@ def run_md(
     - `log_every`, `trajectory_every`, `checkpoint_every`: steps, at least 1.
     - `warm_start`: as for `EquipoiseCalculator`. The number of passes depends on it,
       and the trajectory within the solver's tolerance.
+    - `joint`, `history_free`: as for `EquipoiseCalculator`.
     - `cold_sample`: on this many frames along the run also count the passes from
       nothing. Costs that many solves, and disturbs nothing.
     - `watchdog`: when to stop; see `Watchdog`. `unconverged`: "error" stops at a failed
       solve, "warn" and "accept" go on.
     - `allow_direct`: as for `EquipoiseCalculator`. Watch the drift of the total energy.
+    - `compile`: as for `EquipoiseCalculator`; pays for thousands of steps.
     - `resume`: continue what `folder` holds. False overwrites it.
     - `progress`, `console`: a live line, by default on stderr.
 
@@ -124,7 +130,13 @@ def run_md(
         if value not in allowed:
             raise ValueError(f'{name} must be "{allowed[0]}" or "{allowed[1]}", received {value!r}')
     calculator = EquipoiseCalculator(
-        potential, warm_start=warm_start, unconverged=unconverged, allow_direct=allow_direct
+        potential,
+        warm_start=warm_start,
+        joint=joint,
+        history_free=history_free,
+        unconverged=unconverged,
+        allow_direct=allow_direct,
+        compile=compile,
     )
     if not calculator.potential.local:
         raise ValueError(
@@ -144,6 +156,7 @@ def run_md(
         log_every=log_every,
         trajectory_every=trajectory_every,
         warm_start="none" if memory is None else repr(memory.predictor),
+        passes=_passes(joint, history_free),
         unconverged=unconverged,
         model=model["fingerprint"],
         structure=_structure(atoms, keep=velocities == "keep"),
@@ -174,6 +187,13 @@ def run_md(
     finally:
         run.close()
     return MDResult(atoms=run.atoms, folder=run.folder, summary=summary)
+
+
+def _passes(joint: Joint | None, history_free: int | None) -> str:
+    """How it is decided when a step has had enough passes."""
+    if history_free is not None:
+        return f"{history_free} from nothing"
+    return "to the tolerance" if joint is None else repr(joint)
 
 
 def _integer(name: str, value: int, *, least: int) -> int:

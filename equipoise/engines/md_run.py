@@ -46,6 +46,7 @@ class MDSettings:
     log_every: int
     trajectory_every: int
     warm_start: str
+    passes: str
     unconverged: str
     model: str  # fingerprint
     structure: str  # fingerprint of the atoms handed in

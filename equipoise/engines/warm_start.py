@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from equipoise.deq.predictors import Predictor, Quadratic
-from equipoise.deq.solution import Result, Solution
+from equipoise.deq.solution import Result, Secants, Solution
 from equipoise.graph import Graph
 
 
@@ -91,6 +91,7 @@ class WarmStart:
     def _clear(self) -> None:
         self._solved: list[_Solved] = []  # newest first
         self._place: Graph | None = None  # where the newest was solved
+        self._secants: tuple[Secants, Secants] | None = None
         self._cold_passes: int | None = None
         self._guessed = False  # whether the next solution began from a guess
 
@@ -98,6 +99,11 @@ class WarmStart:
     def remembered(self) -> int:
         """How many solutions are in memory."""
         return len(self._solved)
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many solutions as the predictor can use."""
+        return self.remembered >= self.predictor.depth
 
     def reset(self) -> None:
         """Forget everything, as after construction."""
@@ -138,6 +144,7 @@ class WarmStart:
                 (structures,), int(Result.MAX_PASSES), dtype=torch.int64, device=device
             ),
             adjoint=guess.adjoint,
+            secants=self._secants,
         )
 
     def remember(self, graph: Graph, solution: Solution | None) -> None:
@@ -163,6 +170,8 @@ class WarmStart:
             if self._misled(solution):
                 del self._solved[1:]
             del self._solved[self.predictor.depth :]
+        if solution.secants is not None:
+            self._secants = solution.secants
         self._place, self._guessed = graph, False
 
     def state(self) -> dict[str, np.ndarray]:
@@ -184,6 +193,9 @@ class WarmStart:
                 state[f"adjoint.{index}"] = solved.adjoint.cpu().numpy()
         if self._cold_passes is not None:
             state["cold_passes"] = np.array(self._cold_passes)
+        for index, secants in enumerate(self._secants or ()):
+            state[f"steps.{index}"] = secants.steps.cpu().numpy()
+            state[f"changes.{index}"] = secants.changes.cpu().numpy()
         return state
 
     def restore(self, state: Mapping[str, np.ndarray], *, device: Any = "cpu") -> None:
@@ -221,6 +233,14 @@ class WarmStart:
             )
         if "cold_passes" in state:
             self._cold_passes = int(state["cold_passes"])
+        if "steps.1" in state:
+            self._secants = tuple(
+                Secants(
+                    torch.tensor(state[f"steps.{index}"], device=device),
+                    torch.tensor(state[f"changes.{index}"], device=device),
+                )
+                for index in range(2)
+            )
 
     def _predict(self) -> _Solved:
         value = self.predictor([solved.value for solved in self._solved])

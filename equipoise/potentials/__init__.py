@@ -6,6 +6,7 @@ from equipoise.potentials.checkpoint import load as load
 from equipoise.potentials.checkpoint import save as save
 from equipoise.potentials.checkpoint import zoo as zoo
 from equipoise.potentials.choices import Choice as Choice
+from equipoise.potentials.compilation import CompilationError as CompilationError
 from equipoise.potentials.config import ImplicitGradient as ImplicitGradient
 from equipoise.potentials.config import PotentialConfig as PotentialConfig
 from equipoise.potentials.config import Statistics as Statistics

@@ -1,8 +1,11 @@
 """The deep equilibrium potential: where chemistry meets fixed points."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.deq import (
@@ -41,8 +44,15 @@ class CellMap:
     Second derivatives are only right if no differentiated tensor is hidden in a closure; see :class:`equipoise.deq.Implicit`.
     """
 
-    def __init__(self, cell: Cell, source: Tensor, context: tuple[Tensor, ...]):
+    def __init__(
+        self,
+        cell: Cell,
+        source: Tensor,
+        context: tuple[Tensor, ...],
+        loop: Callable[..., Tensor] | None = None,
+    ):
         self.cell, self.kind, self.size = cell, type(context), len(context)
+        self.loop = cell if loop is None else loop
         named = dict(cell.named_parameters())
         self.names = list(named)
         self.args = (source, *context, *named.values())
@@ -54,9 +64,18 @@ class CellMap:
         )
 
     def bind(self, source: Tensor, *tensors: Tensor):
-        """For a solver's loop: the cell itself, without the detour through functional_call."""
+        """For a solver's loop: the cell itself, or its compiled form, without the detour through functional_call."""
         source, context = source.detach(), self.kind(*[t.detach() for t in tensors[: self.size]])
-        return lambda z: self.cell(z, source, context)
+        return lambda z: self.loop(z, source, context)
+
+
+class Functions(NamedTuple):
+    """What a prediction is made of; each can be compiled."""
+
+    prepare: Callable[[Graph, Tensor], tuple[Tensor, tuple[Tensor, ...]]]
+    cell: Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
+    lagrangian: Callable[[Tensor, Tensor, Tensor, tuple[Tensor, ...]], Tensor]
+    lagrangian_of: Callable[[Graph, Tensor, Tensor, Tensor], Tensor]
 
 
 class Equilibrium(Potential):
@@ -93,8 +112,7 @@ class Equilibrium(Potential):
         graph = graph.to(self.device)
         inner = Inner(graph.owner, graph.n_structures)
         with torch.no_grad():
-            context = self.backbone.encode(graph, graph.edge_vectors())
-            source = self.injection.source(self.backbone.start(context))
+            source, context = self._prepare(graph, graph.edge_vectors())
             f = CellMap(self.cell, source, context)
             solution = fixed_point(
                 f, self.injection.start(source), *f.args, solver=self.config.solver, inner=inner
@@ -102,24 +120,71 @@ class Equilibrium(Potential):
         noise = torch.Generator(self.device).manual_seed(0)
         return spectral_radius(f, solution.value, *f.args, inner=inner, generator=noise)
 
-    def _evaluate(self, graph, vectors, *, start, gradient, direct, penalty, unrolled):
+    @property
+    def _eager(self) -> Functions:
+        return Functions(self._prepare, self.cell, self._lagrangian, self._lagrangian_of)
+
+    def _prepare(
+        self, graph: Graph, vectors: Float[Tensor, "edges 3"]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Source and context: everything that does not depend on z."""
+        context = self.backbone.encode(graph, vectors)
+        return self.injection.source(self.backbone.start(context)), context
+
+    def _lagrangian(
+        self, z: Tensor, adjoint: Tensor, source: Tensor, context: tuple[Tensor, ...]
+    ) -> Float[Tensor, " atoms"]:
+        """L = E(z) + λᵀ (f(z) - z), as energies of the atoms."""
+        return self._atomic(z, context) + _dots(adjoint, self.cell(z, source, context) - z)
+
+    def _lagrangian_of(
+        self, graph: Graph, vectors: Float[Tensor, "edges 3"], z: Tensor, adjoint: Tensor
+    ) -> Float[Tensor, " atoms"]:
+        """The same, from the geometry on."""
+        return self._lagrangian(z, adjoint, *self._prepare(graph, vectors))
+
+    def _evaluate(self, graph, vectors, *, start, gradient, direct, penalty, unrolled, joint):
         inner = Inner(graph.owner, graph.n_structures)
-        with torch.set_grad_enabled(self.training or self.conservative):
-            context = self.backbone.encode(graph, vectors)
-            source = self.injection.source(self.backbone.start(context))
-            first = self._first_guess(start, source)
-        f = CellMap(self.cell, source, context)
         if self.training:
+            with torch.enable_grad():
+                source, context = self._prepare(graph, vectors)
+            f, first = CellMap(self.cell, source, context), self._first_guess(start, source)
             wanted = gradient, direct, penalty
             steps = None if unrolled is None else Unrolled(passes=unrolled)
             return self._train(f, first, context, vectors, inner, *wanted, steps)
+        functions = self.compiled or self._eager
+        # One graph from geometry to f(z) serves adjoint and forces. Not so where the part behind the geometry is cheaper alone:
+        # where derivatives by the geometry come along unasked for.
+        shared = gradient and not (self.compiled or self.backbone.recomputes(graph))
+        if joint is not None:
+            return self._joint(functions, joint, graph, vectors, start, inner, gradient, shared)
+        if unrolled is not None:
+            return self._history_free(graph, vectors, unrolled, gradient)
+        with torch.set_grad_enabled(shared):
+            source, context = functions.prepare(graph, vectors if shared else vectors.detach())
         with torch.no_grad():
+            f = CellMap(self.cell, source, context, functions.cell)
+            first = self._first_guess(start, source)
             solution = fixed_point(f, first, *f.args, solver=self.config.solver, inner=inner)
             if not self.conservative:
                 z = solution.value
                 forces = self._direct(z, context) if direct else None
                 return Evaluation(self._atomic(z, context), None, solution, direct=forces)
-        return self._predict(f, solution, start, source, context, vectors, inner, gradient)
+        solution, atomic, mapped = self._linearise(
+            functions, solution, start, source, context, inner
+        )
+        z, adjoint = solution.value, solution.adjoint
+        if shared:
+            ones = torch.ones_like(atomic)
+            slope = edge_gradient((mapped, atomic), vectors, (adjoint, ones))
+        elif gradient:
+            with torch.enable_grad():
+                energies = functions.lagrangian_of(graph, vectors, z, adjoint)
+            slope = edge_gradient(energies.sum(), vectors)
+        else:
+            slope = None
+        correction = _dots(adjoint, mapped.detach() - z)
+        return Evaluation(atomic.detach() + correction, slope, solution, correction=correction)
 
     def _first_guess(self, start: Solution | None, source: Tensor) -> Tensor:
         if start is None:
@@ -131,33 +196,71 @@ class Equilibrium(Potential):
             )
         return start.value.to(source)
 
-    def _predict(self, f, solution, start, source, context, vectors, inner, gradient):
-        """Detached energy, forces' gradient and solution at a solved state."""
+    def _joint(self, functions, joint, graph, vectors, start, inner, gradient, shared):
+        """Passes of state and adjoint together; the last one differentiates by the geometry as well."""
+        with torch.set_grad_enabled(shared):
+            source, context = functions.prepare(graph, vectors if shared else vectors.detach())
+        fixed = source.detach(), type(context)(*[part.detach() for part in context])
+        self._first_guess(start, source)  # refuses a start of another shape
+        iteration = joint.begin(start, inner)
+        for left in reversed(range(joint.passes)):
+            z, adjoint = iteration.value.requires_grad_(), iteration.adjoint.requires_grad_()
+            wanted = [adjoint, z]
+            with torch.enable_grad():
+                if left or not gradient:
+                    energies = functions.lagrangian(z, adjoint, *fixed)
+                elif shared:
+                    energies = functions.lagrangian(z, adjoint, source, context)
+                else:
+                    energies = functions.lagrangian_of(graph, vectors, z, adjoint)
+                # A graph without edges depends on no vectors.
+                by_vectors = gradient and not left and vectors.numel() > 0
+            residual, pull, *slope = torch.autograd.grad(
+                energies.sum(), [adjoint, z, vectors] if by_vectors else wanted
+            )
+            iteration.value, iteration.adjoint = z.detach(), adjoint.detach()
+            if left:
+                iteration.step(residual, pull)
+        correction = _dots(iteration.adjoint, residual)
+        solution = iteration.finish(residual, pull)
+        if gradient and not slope:
+            slope = [torch.zeros_like(vectors)]
+        slope = slope[0] if slope else None
+        return Evaluation(energies.detach(), slope, solution, correction=correction)
+
+    def _history_free(self, graph, vectors, passes, gradient):
+        """Exactly the network of so many layers with tied weights: conservative whether it has converged or not."""
+        with torch.set_grad_enabled(gradient):
+            source, context = self._prepare(graph, vectors)
+            z = self.injection.start(source)
+            for _ in range(passes):
+                z = self.cell(z, source, context)
+            atomic = self._atomic(z, context)
+        slope = edge_gradient(atomic.sum(), vectors) if gradient else None
+        return Evaluation(atomic.detach(), slope)
+
+    def _linearise(
+        self, functions, solution, start, source, context, inner
+    ) -> tuple[Solution, Tensor, Tensor]:
+        """The solution with its adjoint; energies and f(z), with what they have to do with the geometry if that is recorded."""
         with torch.enable_grad():
             z = solution.value.requires_grad_()
-            mapped = f.cell(z, source, context)
+            mapped = functions.cell(z, source, context)
             atomic = self._atomic(z, context)
             (pull,) = torch.autograd.grad(atomic.sum(), z, retain_graph=True)
         with torch.no_grad():
             guess = pull if start is None or start.adjoint is None else start.adjoint.to(pull)
             adjoint = self.config.adjoint.solve(Adjoint(mapped, z, pull), guess, inner)
-        slope = None
-        if gradient:
-            slope = edge_gradient(
-                (mapped, atomic), vectors, (adjoint.value, torch.ones_like(atomic))
-            )
-        z, mapped = z.detach(), mapped.detach()
-        correction = (adjoint.value * (mapped - z)).flatten(1).sum(1)
         solution = replace(
             solution,
-            value=z,
+            value=z.detach(),
             passes=solution.passes + 1,  # the linearisation at z is a pass as well
             adjoint=adjoint.value,
             adjoint_passes=adjoint.passes,
             adjoint_residual=adjoint.residual,
             adjoint_result=adjoint.result,
         )
-        return Evaluation(atomic.detach() + correction, slope, solution)
+        return solution, atomic, mapped
 
     def _train(self, f, first, context, vectors, inner, gradient, direct, penalty, unrolled):
         """Differentiable in the parameters, to the order that a force loss needs."""
@@ -192,3 +295,7 @@ class Equilibrium(Potential):
     def _penalty(self, f, z, inner, wanted):
         # Four power steps are enough to turn towards the slow modes and cost less than one pass each.
         return jacobian_penalty(f, z, *f.args, inner=inner, power_steps=4) if wanted else None
+
+
+def _dots(a: Float[Tensor, "atoms ..."], b: Float[Tensor, "atoms ..."]) -> Float[Tensor, " atoms"]:
+    return (a * b).flatten(1).sum(1)

@@ -2,6 +2,7 @@
 
 import abc
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,9 +11,10 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from equipoise.backbones import Backbone
-from equipoise.deq import Result, Solution
+from equipoise.deq import Joint, Result, Solution
 from equipoise.graph import Graph
 from equipoise.potentials import derivatives
+from equipoise.potentials.compilation import CompilationError, agree, compiled
 from equipoise.potentials.config import PotentialConfig, Statistics
 from equipoise.potentials.families import family_of
 
@@ -30,6 +32,9 @@ class Prediction:
       atomic_energies: eV; how the network shares out the energy.
       equilibrium: the solved state; pass it as ``start`` to the next, similar structure. None for an explicit network.
       penalty: Jacobian penalty of training; None if not asked for.
+      correction: eV, how much of ``energy`` is λᵀ (f(z) - z): the energy of the state as it is would be ``energy - correction``.
+        It is of first order in the residual where the error of ``energy`` is of second: a large one says that few passes were
+        too few. None without an equilibrium.
       conservative: False if the forces are those of a head, which are the gradient of no energy: good for comparison, bad for
         dynamics.
     """
@@ -40,6 +45,7 @@ class Prediction:
     atomic_energies: Float64[Tensor, " atoms"]
     equilibrium: Solution | None = None
     penalty: Float[Tensor, ""] | None = None
+    correction: Float64[Tensor, " structures"] | None = None
     conservative: bool = True
 
     @property
@@ -68,6 +74,7 @@ class Evaluation(NamedTuple):
     solution: Solution | None = None
     penalty: Float[Tensor, ""] | None = None
     direct: Float[Tensor, "atoms 3"] | None = None  # output of a force head, dimensionless
+    correction: Float[Tensor, " atoms"] | None = None  # the part λᵀ (f(z) - z) of ``atomic``
 
 
 class Potential(nn.Module, abc.ABC):
@@ -85,10 +92,12 @@ class Potential(nn.Module, abc.ABC):
     Attributes:
       conservative: whether forces are the gradient of the energy; otherwise they come from a head (``config.forces``).
       local: whether a structure's prediction depends on nothing else in the batch; otherwise batches are refused.
+      compiled: the compiled functions of a prediction, see :meth:`compile`; None as long as there are none.
     """
 
     conservative: bool = True
     local: bool = True
+    compiled: tuple[Callable, ...] | None = None
 
     def __init__(self, config: PotentialConfig, statistics: Statistics):
         super().__init__()
@@ -137,6 +146,50 @@ class Potential(nn.Module, abc.ABC):
         self.reference = reference.to(self.reference.device)
         return self
 
+    def train(self, mode: bool = True) -> "Potential":
+        if mode and self.compiled:
+            raise RuntimeError(
+                "a compiled potential can only predict, its weights are frozen; load it once more to train it"
+            )
+        return super().train(mode)
+
+    def compile(self, example: Graph) -> None:
+        """Compile predictions with torch.compile, and check them against plain ones on ``example``.
+
+        About twice as fast for molecules, where the many small operations take the time; less for large systems. It takes minutes
+        the first time, less where torch finds what it needs in its cache on disk, and a C++ compiler (on a GPU: Triton). Afterwards
+        the weights are frozen. Another number of atoms may be compiled once more.
+
+        Raises:
+          RuntimeError: in training mode.
+          CompilationError: if compilation fails, or what it gives differs from the plain prediction by more than rounding does (the
+            square root of the precision, relative to the largest force). The potential then stays as it was.
+        """
+        if self.training:
+            raise RuntimeError("only predictions can be compiled; call .eval() first")
+        frozen = [p for p in self.parameters() if p.requires_grad]
+        self.requires_grad_(False)
+        start = self(example, unconverged="accept").equilibrium
+        plain = self(example, start=start, unconverged="accept")
+        try:
+            self.compiled = compiled(self._eager)
+            found = self(example, start=start, unconverged="accept")
+            agree(plain, found, self.dtype)
+        except Exception as error:  # a compiler has many ways to fail
+            self.compiled = None
+            for parameter in frozen:
+                parameter.requires_grad_()
+            if isinstance(error, CompilationError):
+                raise
+            raise CompilationError(
+                f"the potential cannot be compiled here ({type(error).__name__}: {str(error)[:500]}); use it without"
+            ) from error
+
+    @property
+    @abc.abstractmethod
+    def _eager(self) -> tuple[Callable, ...]:
+        """The functions of a prediction, as a named tuple."""
+
     @abc.abstractmethod
     def _evaluate(
         self,
@@ -148,6 +201,7 @@ class Potential(nn.Module, abc.ABC):
         direct: bool,
         penalty: bool,
         unrolled: int | None,
+        joint: Joint | None,
     ) -> Evaluation:
         """Network output, and its derivative with respect to the edge vectors or the output of the force head."""
 
@@ -168,6 +222,7 @@ class Potential(nn.Module, abc.ABC):
         stress: bool = False,
         penalty: bool = False,
         unrolled: int | None = None,
+        joint: Joint | None = None,
         unconverged: str = "error",
     ) -> Prediction:
         """Predict.
@@ -177,8 +232,10 @@ class Potential(nn.Module, abc.ABC):
           start: the ``equilibrium`` of a similar graph with the same atoms in the same order, as a first guess.
           forces, stress: what to compute beyond the energy.
           penalty: also the Jacobian penalty (training).
-          unrolled: training only: the state after this many passes from nothing instead of the fixed point. Exactly
-            differentiated and conservative, but another potential than the one that predicts.
+          unrolled: the state after this many passes from nothing instead of the fixed point. Exactly differentiated and
+            conservative, but another potential than the one that is solved.
+          joint: prediction only: so many passes of state and adjoint together from ``start``, which then must have an adjoint,
+            instead of solves to a tolerance. The energy's error is of second order in the residuals, the forces' of first.
           unconverged: "error" raises :class:`UnconvergedError`, "warn" warns, "accept" leaves it to the caller to look at
             ``prediction.equilibrium.result``.
 
@@ -201,6 +258,12 @@ class Potential(nn.Module, abc.ABC):
                 "positions and cell must be finite, received NaN or infinity; build graphs with "
                 "Graph.from_ase or Graph.build, which say which atom it is"
             )
+        if joint is not None and (self.training or not self.conservative or start is None):
+            raise ValueError(
+                "joint passes predict (.eval()) with forces that are a gradient, from a start; received "
+                f"training={self.training}, conservative={self.conservative}, start={'None' if start is None else 'a solution'}; "
+                "leave joint out"
+            )
         gradient = (forces or stress) and self.conservative
         evaluation = self._evaluate(
             graph,
@@ -210,12 +273,16 @@ class Potential(nn.Module, abc.ABC):
             direct=forces and not self.conservative,
             penalty=penalty,
             unrolled=unrolled,
+            joint=joint,
         )
         if evaluation.solution is not None:
             _enforce(unconverged, evaluation.solution)
         atomic = evaluation.atomic.double() * self.scale + self.reference[graph.species]
-        energy = torch.zeros(graph.n_structures, dtype=torch.float64, device=self.device)
-        energy = energy.index_add(0, graph.owner, atomic)
+        none = torch.zeros(graph.n_structures, dtype=torch.float64, device=self.device)
+        energy = none.index_add(0, graph.owner, atomic)
+        correction = evaluation.correction
+        if correction is not None:
+            correction = none.index_add(0, graph.owner, correction.double() * self.scale)
         slope = None if evaluation.gradient is None else evaluation.gradient * self.scale
         pushed = None if evaluation.direct is None else evaluation.direct.double() * self.scale
         return Prediction(
@@ -225,6 +292,7 @@ class Potential(nn.Module, abc.ABC):
             atomic_energies=atomic,
             equilibrium=evaluation.solution,
             penalty=evaluation.penalty,
+            correction=correction,
             conservative=self.conservative,
         )
 

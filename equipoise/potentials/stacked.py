@@ -1,10 +1,22 @@
 """The explicit network: the backbone's untied layers applied once. The baseline of every comparison."""
 
-import torch
+from collections.abc import Callable
+from typing import NamedTuple
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from equipoise.graph import Graph
 from equipoise.potentials.config import PotentialConfig, Statistics
 from equipoise.potentials.derivatives import edge_gradient
 from equipoise.potentials.potential import Evaluation, Potential
+
+
+class Functions(NamedTuple):
+    """What a prediction is made of; it can be compiled."""
+
+    network: Callable[[Graph, Tensor], tuple[Tensor, Tensor, tuple[Tensor, ...]]]
 
 
 class Stacked(Potential):
@@ -14,11 +26,22 @@ class Stacked(Potential):
         super().__init__(config, statistics)
         self.to(getattr(torch, config.dtype))
 
-    def _evaluate(self, graph, vectors, *, start, gradient, direct, penalty, unrolled):
+    @property
+    def _eager(self) -> Functions:
+        return Functions(self._network)
+
+    def _network(
+        self, graph: Graph, vectors: Float[Tensor, "edges 3"]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Energies of the atoms, state and context."""
+        context = self.backbone.encode(graph, vectors)
+        z = self.backbone.update(self.backbone.start(context), context)
+        return self._atomic(z, context), z, context
+
+    def _evaluate(self, graph, vectors, *, start, gradient, direct, penalty, unrolled, joint):
+        functions = self.compiled or self._eager
         with torch.set_grad_enabled(gradient or self.training):
-            context = self.backbone.encode(graph, vectors)
-            z = self.backbone.update(self.backbone.start(context), context)
-            atomic = self._atomic(z, context)
+            atomic, z, context = functions.network(graph, vectors)
             slope = (
                 edge_gradient(atomic.sum(), vectors, create_graph=self.training)
                 if gradient

@@ -85,7 +85,7 @@ class EquiformerV2(Backbone):
         embedding = nn.functional.pad(
             self.atoms(element).unsqueeze(1), (0, 0, 0, self.space.shape[0] - 1)
         )
-        if len(vectors) <= MOST_STORED or self.training:
+        if not self.recomputes(graph):
             wigner, hidden, cut = self._frames(vectors, pair)
             radial = torch.stack([self._radial(hidden, i) for i in range(self.config.layers)])
             edges = self._degrees(wigner, hidden, cut)
@@ -112,6 +112,9 @@ class EquiformerV2(Backbone):
             senders=graph.senders,
             receivers=graph.receivers,
         )
+
+    def recomputes(self, graph: Graph) -> bool:
+        return graph.n_edges > MOST_STORED and not self.training
 
     def _frames(
         self, vectors: Float[Tensor, "edges 3"], pair: Int[Tensor, " edges"]

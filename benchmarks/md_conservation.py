@@ -1,0 +1,178 @@
+"""Is energy conserved when a step of dynamics gets two passes instead of a converged solve?
+
+    python -m benchmarks.md_conservation --picoseconds 2 --timesteps 0.5 1 [--dtype float64] [--only "aspc2 x2"]
+
+Each line is an NVE run of the same molecule from the same velocities. Rows "name xK" take K joint passes per step from the guess
+of a predictor, "+R" with R secants kept from step to step; "tolerance" rows solve to a tolerance. Reported are the drift (slope of
+a line through the total energy, with the standard error of blocks), once of the energy that predictions report (stationary in
+what was not solved exactly, E_L) and once of the plain energy E = E_L - λᵀ(f(z) - z), the residuals, passes and times.
+"""
+
+import argparse
+import sys
+import time
+
+import matplotlib
+import numpy as np
+import torch
+from ase import units
+from ase.md.verlet import VelocityVerlet
+
+from benchmarks.record import RESULTS, write
+from equipoise.data import rmd17
+from equipoise.deq import Anderson, Joint
+from equipoise.deq.predictors import ASPC, Last, Quadratic
+from equipoise.engines.ase import EquipoiseCalculator
+from equipoise.engines.velocities import thermal_momenta
+from equipoise.engines.warm_start import WarmStart
+from equipoise.potentials import load
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
+
+
+def joint(predictor, passes: int, recycled: int):
+    return {
+        "joint": Joint(passes=passes, recycled=recycled),
+        "warm_start": lambda: WarmStart(predictor),
+    }
+
+
+def solved(tolerance: float, predictor=None):
+    return {"tolerance": tolerance, "warm_start": lambda: WarmStart(predictor)}
+
+
+SCHEMES = {
+    "aspc1 x2": joint(ASPC(k=1), 2, 0),
+    "aspc2 x2": joint(ASPC(k=2), 2, 0),
+    "aspc2 x3": joint(ASPC(k=2), 3, 0),
+    "quadratic x2": joint(Quadratic(), 2, 0),
+    "last x2 +8": joint(Last(), 2, 8),
+    "quadratic x2 +8": joint(Quadratic(), 2, 8),
+    "aspc1 x2 +8": joint(ASPC(k=1), 2, 8),
+    "aspc2 x2 +8": joint(ASPC(k=2), 2, 8),
+    "aspc3 x2 +8": joint(ASPC(k=3), 2, 8),
+    "aspc2 x2 +16": joint(ASPC(k=2), 2, 16),
+    "aspc2 x3 +8": joint(ASPC(k=2), 3, 8),
+    "tolerance 1e-2": solved(1e-2),
+    "tolerance 1e-3": solved(1e-3),
+    "tolerance 1e-4": solved(1e-4),
+    "tolerance 1e-8": solved(1e-8),
+}
+# Errors of float32 alone are above the tightest.
+ONLY_FLOAT64 = {"tolerance 1e-8"}
+
+
+def simulate(
+    model: str, scheme: dict, *, dtype: str, steps: int, timestep: float, temperature: float
+) -> dict[str, float]:
+    options = dict(scheme)
+    tolerance = options.pop("tolerance", None)
+    solver = None if tolerance is None else Anderson(tolerance=tolerance, max_passes=100)
+    potential = load(model, dtype=dtype, solver=solver, adjoint=solver)
+    calculator = EquipoiseCalculator(
+        potential, warm_start=options.pop("warm_start")(), unconverged="accept", **options
+    )
+    atoms = rmd17(cutoff=potential.cutoff).test[0].to_ase()[0]
+    atoms.set_momenta(thermal_momenta(atoms, temperature, np.random.default_rng(0)))
+    atoms.calc = calculator
+    integrator = VelocityVerlet(atoms, timestep * units.fs)
+    total, plain, residuals, adjoint_residuals, seconds = [], [], [], [], []
+    for _ in range(steps):
+        began = time.perf_counter()
+        integrator.run(1)
+        seconds.append(time.perf_counter() - began)
+        total.append(atoms.get_total_energy())
+        plain.append(total[-1] - calculator.correction)
+        residuals.append(calculator.residual)
+        adjoint_residuals.append(calculator.adjoint_residual)
+    after = steps // 50  # the start-up, with its solves, is not the question
+    times = np.arange(steps)[after:] * timestep / 1000  # ps
+    line = {"steps": steps, "timestep_fs": timestep, "dtype": dtype}
+    for name, energies in (("drift", total), ("drift_of_plain_energy", plain)):
+        per_atom = 1e3 * np.array(energies)[after:] / len(atoms)
+        slope, error, scatter = slope_of(times, per_atom)
+        line |= {
+            f"{name}_mev_per_atom_per_ps": slope,
+            f"{name}_standard_error": error,
+            f"{name}_scatter_mev_per_atom": scatter,
+        }
+    count = calculator.statistics
+    return line | {
+        "passes": count.passes / count.calls,
+        "adjoint_passes": count.adjoint_passes / count.calls,
+        "joint_retries": count.joint_retries,
+        "residual_median": float(np.median(residuals)),
+        "residual_max": float(np.max(residuals[after:])),
+        "adjoint_residual_median": float(np.median(adjoint_residuals)),
+        "milliseconds_per_step": 1e3 * float(np.median(seconds)),
+    }
+
+
+def slope_of(times: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
+    """Least-squares slope, its standard error from ten blocks, and the scatter about the line."""
+    slope, offset = np.polyfit(times, values, 1)
+    rest = values - slope * times - offset
+    # Neighbouring steps are not independent, means of blocks nearly are.
+    blocks = np.array([block.mean() for block in np.array_split(rest, 10)])
+    middles = np.array([block.mean() for block in np.array_split(times, 10)])
+    error = blocks.std(ddof=2) / np.sqrt(((middles - middles.mean()) ** 2).sum())
+    return float(slope), float(error), float(rest.std())
+
+
+def plot(results: dict[str, dict]) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for line in results.values():
+        drift = max(abs(line["drift_mev_per_atom_per_ps"]), 1e-5)
+        passes = (line["passes"] + line["adjoint_passes"]) / 2
+        marker = "o" if " x" in line["scheme"] else "s"
+        axes.plot(passes, drift, marker, color="#3b6ea8" if marker == "o" else "#b5651d")
+        label = f"{line['scheme']}, {line['timestep_fs']:g} fs"
+        axes.annotate(label, (passes, drift), fontsize=6, xytext=(3, 3), textcoords="offset points")
+    axes.axhline(0.01, color="black", linestyle=":")
+    axes.set_yscale("log")
+    axes.set_xlabel("passes per step, mean of state and adjoint")
+    axes.set_ylabel("|drift|, meV/atom/ps")
+    figure.savefig(RESULTS / "md_conservation.png", dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="rmd17-ethanol")
+    parser.add_argument("--picoseconds", type=float, default=2.0)
+    parser.add_argument("--timesteps", type=float, nargs="+", default=[0.5, 1.0], help="fs")
+    parser.add_argument("--temperature", type=float, default=300.0, help="K")
+    parser.add_argument("--dtypes", choices=["float32", "float64"], nargs="+", default=["float64"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=list(SCHEMES), default=list(SCHEMES))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    results: dict[str, dict] = {}
+    for dtype in arguments.dtypes:
+        for timestep in arguments.timesteps:
+            for name in arguments.only:
+                if dtype == "float32" and name in ONLY_FLOAT64:
+                    continue
+                line = simulate(
+                    arguments.model, SCHEMES[name], dtype=dtype, timestep=timestep,
+                    steps=round(1000 * arguments.picoseconds / timestep), temperature=arguments.temperature,
+                )  # fmt: skip
+                results[f"{name}, {timestep:g} fs, {dtype}"] = {"scheme": name} | line
+                print(
+                    f"{dtype} {timestep:4.2f} fs {name:16s} passes {line['passes']:4.1f} + {line['adjoint_passes']:4.1f}  "
+                    f"drift {line['drift_mev_per_atom_per_ps']:+8.4f} ± {line['drift_standard_error']:.4f}  "
+                    f"of E {line['drift_of_plain_energy_mev_per_atom_per_ps']:+8.4f}  residual {line['residual_median']:.1e} "
+                    f"max {line['residual_max']:.1e}  retries {line['joint_retries']}  "
+                    f"{line['milliseconds_per_step']:5.1f} ms",
+                    flush=True,
+                )
+    command = " ".join(["python -m benchmarks.md_conservation", *sys.argv[1:]])
+    path = write("md_conservation", command, results, seeds=[0])
+    plot(results)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
