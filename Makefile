@@ -54,7 +54,7 @@ test-slow: $(VENV)/.installed-test
 	$(ONE_THREAD) $(BIN)/python -m pytest -x -q -n $(WORKERS) -m "slow and not docs" || [ $$? -eq 5 ]
 
 docs: $(VENV)/.installed-test
-	$(ONE_THREAD) $(BIN)/python -m pytest -x -q -m docs tests/test_docs.py
+	$(ONE_THREAD) $(BIN)/python -m pytest -x -q -n $(WORKERS) -m docs tests/test_docs.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@
 For each size: one pass (forward), one vector-Jacobian product, and energy with forces of an untrained model, of
   smooth      equiformer_v2, the default (mirror-symmetric messages),
   so3         the same with messages that tell mirror images apart,
+  compiled    smooth, through torch.compile, for single molecules (compiling takes minutes),
   original    equiformer_v2_original at the size of the MD17 models of the DEQ research code ("halftiny": 14 x 14 grid).
 The floor is the time that the products of matrices alone would take at the rate which this machine reaches in a product of the
 same shapes, measured in between. Times are medians of interleaved repetitions. --large adds 5,000 and 50,000 atoms: one pass
@@ -13,7 +14,6 @@ and one product, with the peak memory of a process of their own.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -73,6 +73,7 @@ SIZES = {
     "99 atoms": lambda: [ethanols(11)],
     "999 atoms": lambda: [ethanols(111)],
 }
+COMPILED = ("ethanol", "aspirin")
 LARGE = {"4995 atoms": 555, "49995 atoms": 5555}
 
 
@@ -102,7 +103,7 @@ def one_pass(model, graph: Graph):
         else:
             context = model.backbone.encode(graph, vectors)
             source = model.injection.source(model.backbone.start(context))
-            module = model.cell
+            module = (model.compiled or model._eager).cell
             cell = lambda z: module(z, source, context)  # noqa: E731
         z = torch.randn_like(source)
 
@@ -139,11 +140,19 @@ def measure(threads: int, repetitions: int) -> dict[str, dict]:
         graph = graph_of(structures())
         count = max(3, repetitions if graph.n_atoms < 300 else repetitions // 6)
         functions, flops = {}, {}
+        made.pop("compiled", None)  # for one size
+        if size in COMPILED:
+            made["compiled"] = model = models()["smooth"].requires_grad_(False)
+            model.compile(graph)
         for name, model in made.items():
             forward, product = one_pass(model, graph)
-            with FlopCounterMode(display=False) as counter:
+            if name == "compiled":  # the same operations
                 forward()
-            flops[name] = counter.get_total_flops()
+                flops[name] = flops["smooth"]
+            else:
+                with FlopCounterMode(display=False) as counter:
+                    forward()
+                flops[name] = counter.get_total_flops()
             functions[name, "pass"], functions[name, "vjp"] = forward, product
             if name != "original":
                 functions[name, "energy and forces"] = partial(model, graph, unconverged="accept")
@@ -193,19 +202,24 @@ def large(molecules: int) -> dict:
     """One pass and one product of a big system; meant for a fresh process, whose peak memory it reports."""
     torch.set_num_threads(1)
     graph = graph_of([ethanols(molecules)])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     forward, product = one_pass(models()["smooth"], graph)
     line = {"atoms": graph.n_atoms, "edges": graph.n_edges, "threads": 1}
     line |= {"pass_ms": timed(forward), "vjp_ms": timed(product)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    line["bytes_per_atom"] = 1024 * (peak - before) / graph.n_atoms
+    line["bytes_per_atom"] = (peak_memory() - before) / graph.n_atoms
     return line
+
+
+def peak_memory() -> int:
+    """Bytes. Not getrusage, whose peak a process inherits from the one that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def plot(lines: dict[str, dict]) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.5))
     single = [line | {"name": name.split(",")[0]} for name, line in lines.items()]
-    for name, marker in (("original", "s"), ("so3", "^"), ("smooth", "o")):
+    for name, marker in (("original", "s"), ("so3", "^"), ("smooth", "o"), ("compiled", "v")):
         points = sorted(
             (line["edges"], line["pass_ms"])
             for line in single

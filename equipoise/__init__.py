@@ -25,4 +25,4 @@ from equipoise.potentials import load as load
 from equipoise.potentials import save as save
 from equipoise.potentials import zoo as zoo
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

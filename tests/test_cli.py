@@ -121,6 +121,7 @@ SMALL_ORIGINAL = [
 ]
 
 
+@pytest.mark.slow  # the library's side of it is in tests/train/test_research_recipes.py
 def test_a_recipe_after_the_research_code(settings: list[str], mine: Path) -> None:
     changes = [change for change in settings if change not in NARROW]
     recipe = ["deq-equiformer-v2-halftiny", *changes, *SMALL_ORIGINAL]
@@ -152,7 +153,7 @@ def test_train_evaluate_md_relax_report(settings: list[str], mine: Path) -> None
     text = run("md", folder, mine, "--steps", 5, "--cold-sample", 2, "--every", 1).stdout
     assert "0.0025 ps of C2H6O, 5 steps" in " ".join(text.split())
     assert len(ase.io.read(folder / "md" / "trajectory.extxyz", index=":")) == 6
-    run("md", folder, mine, "--picoseconds", 0.004, "--cold-sample", 0, "--every", 1)  # prolong
+    run("md", folder, mine, "--duration", "4fs", "--cold-sample", 0, "--every", 1)  # prolong
     assert json.loads((folder / "md" / "summary.json").read_text())["steps"] == 8
 
     assert "converged" in run("relax", folder, mine, "--fmax", 1000).stdout
@@ -324,7 +325,10 @@ def test_quickstart(monkeypatch: pytest.MonkeyPatch, settings: list[str]) -> Non
         (["train", "quickstart", "training.epochs"], "must be written key=value"),
         (["train", "nowhere.yaml"], "does not exist"),
         (["train", "EMPTY"], "is a folder without recipe.yaml"),
-        (["evaluate", "MODEL", "--data", "BROKEN", "--data-folder", "x"], "is for rmd17:MOLECULE"),
+        (
+            ["evaluate", "MODEL", "--data", "BROKEN", "--data-folder", "x"],
+            "is for published data sets",
+        ),
         (["evaluate", "MODEL", "--data", "nowhere.xyz"], "nowhere.xyz"),
         (["evaluate", "MODEL", "--data", "rmd17:etanol"], "did you mean 'ethanol'?"),
         (["evaluate", "MODEL"], "does not say what it was trained on"),
@@ -333,11 +337,11 @@ def test_quickstart(monkeypatch: pytest.MonkeyPatch, settings: list[str]) -> Non
         (["md", "MODEL", "nowhere.xyz"], "there is no structure file 'nowhere.xyz'"),
         (["md", "MODEL", "BROKEN"], "ASE cannot read a structure"),
         (["md", "MODEL", "SILICON"], "knows the elements H, C, O, received Si"),
-        (["md", "MODEL", "--steps", "3", "--picoseconds", "2"], "not both"),
+        (["md", "MODEL", "--steps", "3", "--duration", "2ps"], "not both"),
         (["md", "MODEL", "--timestep", "-1", "--steps", "3"], "larger than 0"),
         (["md", "MODEL", "--timestep", "0"], "larger than 0"),
-        (["md", "MODEL", "--picoseconds", "-2"], "at least 0"),
-        (["md", "MODEL", "--picoseconds", "inf"], "finite"),
+        (["md", "MODEL", "--duration", "-2ps"], "a number with its unit, such as 500fs"),
+        (["md", "MODEL", "--duration", "2"], "with its unit"),
         (["relax", "MODEL", "--fmax", "0"], "fmax must be finite and larger than 0"),
         (["relax", "MODEL", "--cell"], "periodic in three directions"),
         (["info", "BROKEN"], "not a readable safetensors file"),

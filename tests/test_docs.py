@@ -36,7 +36,7 @@ TINY = {
         "potential.backbone.channels=8 potential.backbone.hidden=8 potential.backbone.ffn=8",
     ),
     "evaluate": (r"(?!)", "--limit 4"),
-    "md": (r"--(steps|picoseconds) \S+", "--steps 4 --cold-sample 1"),
+    "md": (r"--(steps|duration) \S+", "--steps 4 --cold-sample 1"),
     "relax": (r"(?!)", "--fmax 1000"),
     "quickstart": (r"--minutes \S+", "--minutes 0.1"),
 }
@@ -143,7 +143,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_commands_become_tiny() -> None:
-    script = "equipoise md MODEL --picoseconds 2 --seed 1\nequipoise train --keys\necho equipoise"
+    script = "equipoise md MODEL --duration 2ps --seed 1\nequipoise train --keys\necho equipoise"
     md, keys, other = tiny(script).splitlines()
     assert md.split() == "equipoise md MODEL --seed 1 --steps 4 --cold-sample 1".split()
     assert (keys, other) == ("equipoise train --keys", "echo equipoise")

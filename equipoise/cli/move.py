@@ -1,6 +1,7 @@
 """Commands that move atoms: md, relax."""
 
 import math
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,16 +24,16 @@ from equipoise.cli.arguments import (
 )
 from equipoise.deq import Joint
 from equipoise.engines.ase import CalculatorStatistics
+from equipoise.engines.ensembles import ENSEMBLES
 from equipoise.engines.md import run_md
 from equipoise.engines.relax import relax as relax_structure
 from equipoise.engines.watchdog import Watchdog
-from equipoise.potentials import load
+from equipoise.potentials import Repulsion, load
 from equipoise.report.terminal import md_table
 
-
-class Ensemble(StrEnum):
-    nve = "nve"
-    langevin = "langevin"
+Ensemble = StrEnum("Ensemble", {name.replace("-", "_"): name for name in ENSEMBLES})
+# Femtoseconds in each unit of time that --duration understands.
+FEMTOSECONDS = {"fs": 1.0, "ps": 1e3, "ns": 1e6}
 
 
 class Optimiser(StrEnum):
@@ -48,7 +49,8 @@ def md(
     ensemble: Annotated[
         Ensemble,
         typer.Option(
-            help="nve: energy is conserved; langevin: a thermostat keeps the temperature."
+            help="nve: energy is conserved. langevin, bussi, nose-hoover: a thermostat keeps the temperature. npt: thermostat "
+            "and barostat; the cell keeps its shape."
         ),
     ] = Ensemble.nve,
     timestep: Annotated[float, typer.Option(help="fs; 0.5 with hydrogen, up to 2 without.")] = 0.5,
@@ -56,11 +58,19 @@ def md(
         float, typer.Option(help="K; of the initial velocities, and of the thermostat.")
     ] = 300.0,
     friction: Annotated[float, typer.Option(help="1/ps; langevin only.")] = 10.0,
+    thermostat: Annotated[
+        float, typer.Option(help="fs; time constant of the other thermostats.")
+    ] = 100.0,
+    pressure: Annotated[float, typer.Option(help="bar; npt only.")] = 1.0,
+    barostat: Annotated[float, typer.Option(help="fs; time constant of the barostat.")] = 1000.0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Length in steps, from the very beginning.")
     ] = None,
-    picoseconds: Annotated[
-        float | None, typer.Option(help="Length in ps instead; without either: 1 ps.")
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            help="Length as a time instead, such as 500fs, 10ps or 1ns; without either: 1ps."
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
@@ -114,6 +124,13 @@ def md(
             "Default: the cutoff of the model; inf for gases."
         ),
     ] = None,
+    repulsion: Annotated[
+        float | None,
+        typer.Option(
+            help="Add the repulsion of nuclei nearer than this many sums of their covalent radii (ZBL); 0.7 is short of every "
+            "bond. Keeps atoms apart that a hot simulation drives where nothing was trained."
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Overwrite the simulation in the folder.")
     ] = False,
@@ -134,16 +151,18 @@ def md(
     steps prolong it. Writes log.csv, trajectory.extxyz and summary.json.
 
     Example: [dim]equipoise md runs/mine start.xyz --ensemble langevin --temperature 350
-    --picoseconds 10[/]
+    --duration 10ps[/]
     """
     torch.set_num_threads(threads)
-    if steps is not None and picoseconds is not None:
-        raise ValueError(
-            f"give --steps or --picoseconds, not both; received {steps} and {picoseconds}"
-        )
+    if steps is not None and duration is not None:
+        raise ValueError(f"give --steps or --duration, not both; received {steps} and {duration}")
     if steps is None:
-        steps = _steps(1.0 if picoseconds is None else picoseconds, timestep)
-    potential = load(model_file(model), dtype=dtype_of(precision))
+        steps = _steps("1ps" if duration is None else duration, timestep)
+    potential = load(
+        model_file(model),
+        dtype=dtype_of(precision),
+        repulsion=None if repulsion is None else Repulsion(repulsion),
+    )
     result = run_md(
         read_structure(structure, potential.cutoff),
         potential,
@@ -153,6 +172,9 @@ def md(
         timestep_fs=timestep,
         temperature_k=temperature,
         friction_per_ps=friction,
+        thermostat_fs=thermostat,
+        pressure_bar=pressure,
+        barostat_fs=barostat,
         velocities="keep" if keep_velocities else "thermal",
         seed=seed,
         trajectory_every=every,
@@ -212,10 +234,16 @@ def _passes_per_call(statistics: CalculatorStatistics) -> float:
     return (statistics.passes + statistics.adjoint_passes) / max(statistics.calls, 1)
 
 
-def _steps(picoseconds: float, timestep: float) -> int:
+def _steps(duration: str, timestep: float) -> int:
     if not timestep > 0:
         raise ValueError(f"the timestep must be larger than 0 fs, received {timestep:g}")
-    steps = picoseconds * 1000 / timestep
-    if not (steps >= 0 and math.isfinite(steps)):
-        raise ValueError(f"--picoseconds must be finite and at least 0, received {picoseconds:g}")
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*(fs|ps|ns)\s*", duration)
+    try:
+        steps = float(found[1]) * FEMTOSECONDS[found[2]] / timestep
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"--duration must be a number with its unit, such as 500fs, 10ps or 1ns, received {duration!r}"
+        ) from None
+    if not math.isfinite(steps):
+        raise ValueError(f"--duration must be finite, received {duration!r}")
     return round(steps)

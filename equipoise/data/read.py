@@ -1,49 +1,20 @@
-"""Any file ASE can read, and rMD17's own, as graphs; and how many labels were really found in it."""
+"""Structures from whatever a path is: a file ASE can read, an `.npz` trajectory, a database, HDF5, a mapped folder."""
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import ase
 import ase.io
 import numpy as np
-import torch
 
-from equipoise.data.sources.rmd17 import read_rmd17
+from equipoise.data import ase_database, hdf5
+from equipoise.data.ase_database import AseDatabase
+from equipoise.data.hdf5 import Hdf5Structures
+from equipoise.data.mapped import MappedStructures
+from equipoise.data.sources.trajectory import read_trajectory
+from equipoise.data.structures import KINDS, Report, Structure, Structures, each_structure
 from equipoise.graph import Graph
-
-
-@dataclass(frozen=True)
-class Report:
-    """How many structures there are, and how many of them have each label.
-
-    `str(report)` is one line for a person: "1000 structures: 1000 with energy, ...".
-    """
-
-    structures: int
-    energy: int
-    forces: int
-    stress: int
-
-    @classmethod
-    def of(cls, graphs: Iterable[Graph]) -> "Report":
-        """Count the labels of `graphs`; a NaN is a missing label."""
-        structures = energy = forces = stress = 0
-        for batch in graphs:
-            for graph in batch.split() if batch.n_structures > 1 else [batch]:
-                structures += 1
-                energy += _has(graph.energy)
-                forces += _has(graph.forces)
-                stress += _has(graph.stress)
-        return cls(structures=structures, energy=energy, forces=forces, stress=stress)
-
-    def __str__(self) -> str:
-        noun = "structure" if self.structures == 1 else "structures"
-        return (
-            f"{self.structures} {noun}: {self.energy} with energy, {self.forces} with "
-            f"forces, {self.stress} with stress"
-        )
 
 
 def read(
@@ -54,50 +25,51 @@ def read(
     forces_key: str | None = None,
     stress_key: str | None = None,
     labelled: bool = True,
-) -> list[Graph]:
-    """All structures of a file (extxyz, or anything else ASE reads) with their labels.
+) -> Sequence[Graph]:
+    """All structures of a file or folder, with their labels.
 
-    A `.npz` file is read as an official rMD17 file, whose labels have fixed names and units.
+    What is read is decided by the path:
 
-    Labels are looked for as `Graph.from_ase` does: `REF_energy`, `REF_forces`,
-    `REF_stress` first, then plain `energy`, `forces`, `stress`; with a key given, in
-    that key only. Units must be eV, Angstrom, eV/Angstrom, eV/Angstrom^3. Structures
-    without any periodic direction are centred at the origin, in float64.
+    - a folder: the mapped format (:func:`write_mapped`);
+    - ``.h5``, ``.hdf5``: HDF5 (:class:`Hdf5Structures`); ``.db``, ``.json``, ``.aselmdb``: a database of ASE
+      (:class:`AseDatabase`);
+    - ``.npz``: rMD17, sGDML or DeePMD arrays (:func:`read_trajectory`), whose labels have fixed names;
+    - anything else: extxyz, or what else ASE reads.
 
-    Show `Report.of(graphs)` to whoever is about to train on them: a label under an
-    unexpected name is not an error here as long as another kind was found, only a
-    warning that names the candidates.
+    The last come as a list; the graphs of the others are made when they are asked for. Labels are looked for as `Graph.from_ase`
+    does: `REF_energy`, `REF_forces`, `REF_stress` first, then plain `energy`, `forces`, `stress`; with a key given, in that key
+    only. Units must be eV, Å, eV/Å, eV/Å³, unless the file states others (`.npz`, HDF5, databases). A label that is NaN is
+    missing; so is the force on an atom, if all three components are. Structures without any periodic direction are centred at the
+    origin, in float64 (those of a mapped folder are as they were written).
 
-    **Arguments**
+    Show `Report.of(graphs)` to whoever is about to train on them: a label under an unexpected name is not an error here as long
+    as another kind was found, only a warning that names the candidates.
 
-    - `labelled`: refuse a file without one single label (the default). False to read
-      structures that are only to be predicted or simulated.
+    Args:
+      path: the file or folder.
+      cutoff: Å, of the edges.
+      energy_key, forces_key, stress_key: names of the labels, where they are not the usual ones.
+      labelled: refuse a file without one single label (the default). False to read structures that are only to be predicted or
+        simulated.
 
-    **Raises** `FileNotFoundError`; `ValueError` when ASE cannot read the file, when it
-    holds no structure, when no label was found, and for a structure that is no
-    structure (named by its number in the file).
+    Raises:
+      FileNotFoundError: there is nothing at this path.
+      ValueError: it cannot be read; it holds no structure or no label; a structure is none (named by its number in the file; in
+        data that are not read into memory, when it is asked for); Python objects would have to be unpickled.
     """
     path = Path(path)
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    if path.suffix == ".npz":
-        given = [f"{kind}_key {key!r}" for kind, key in keys.items() if key is not None]
-        if given:
-            raise ValueError(
-                f"the labels of an .npz file of rMD17 have fixed names, received "
-                f"{' and '.join(given)} for {path}; leave that out"
-            )
-        return read_rmd17(path, cutoff=cutoff)
+    _refuse_pickles(path)
+    lazy = _open(path, cutoff, keys)
+    if lazy is not None:
+        if labelled:
+            _check_lazy_labels(lazy, keys)
+        return lazy
     frames = _frames(path)
     graphs = []
     for index, atoms in enumerate(frames):
         try:
-            graph = Graph.from_ase(
-                atoms,
-                cutoff,
-                energy_key=energy_key,
-                forces_key=forces_key,
-                stress_key=stress_key,
-            )
+            graph = Structure.from_ase(atoms, keys).graph(cutoff)
         except ValueError as error:
             raise ValueError(f"structure {index} of {path}: {error}") from error
         graphs.append(_centred(graph))
@@ -116,8 +88,11 @@ def label_keys(
     which were meant.
     """
     path = Path(path)
-    if path.suffix == ".npz":
-        return {"energy": "energies", "forces": "forces"}
+    _refuse_pickles(path)
+    keys = {"energy": energy_key, "forces": forces_key, "stress": None}
+    lazy = _open(path, 1.0, keys)  # no edges are made
+    if lazy is not None:
+        return lazy.labels()
     atoms = next(iter(_frames(path, index=0)))
     there = {*atoms.info, *atoms.arrays, *getattr(atoms.calc, "results", {})}
     wanted = {
@@ -129,8 +104,59 @@ def label_keys(
     return {kind: key for kind, key in first.items() if key is not None}
 
 
-def _has(label: torch.Tensor | None) -> bool:
-    return label is not None and not bool(torch.isnan(label).any())
+def _open(path: Path, cutoff: float, keys: dict[str, str | None]) -> Structures | None:
+    """A data set that is not read into memory, if the path is one."""
+    named = {f"{kind}_key": key for kind, key in keys.items()}
+    if path.suffix in hdf5.SUFFIXES:
+        return Hdf5Structures(path, cutoff=cutoff, **named)
+    if path.suffix in ase_database.SUFFIXES:
+        return AseDatabase(path, cutoff=cutoff, **named)
+    if path.suffix == ".npz":
+        _refuse_keys(path, keys, "the labels of an .npz file")
+        return read_trajectory(path, cutoff=cutoff)
+    if path.is_dir():
+        _refuse_keys(path, keys, "the labels of a mapped data set")
+        return MappedStructures(path, cutoff=cutoff)
+    return None
+
+
+def _refuse_keys(path: Path, keys: dict[str, str | None], what: str) -> None:
+    given = [f"{kind}_key {key!r}" for kind, key in keys.items() if key is not None]
+    if given:
+        raise ValueError(
+            f"{what} have fixed names, received {' and '.join(given)} for {path}; leave that out"
+        )
+
+
+def _refuse_pickles(path: Path) -> None:
+    """An LMDB of other libraries holds pickled Python objects."""
+    if path.suffix == ".lmdb" or (path / "data.mdb").is_file():
+        raise ValueError(
+            f"{path} is an LMDB of pickled Python objects (as OC20 was first published in, or of "
+            f"other training libraries), which can run any code when they are loaded: Equipoise "
+            f"never does. Take the extxyz or .aselmdb files of the same data; or write them as "
+            f"extxyz with the library that made them, where you trust it. If it is an ASE "
+            f"database, rename it to .aselmdb"
+        )
+
+
+def _check_lazy_labels(graphs: Structures, keys: dict[str, str | None]) -> None:
+    """As `_check_labels`, but look no further than to the first label of each kind that must be there."""
+    wanted = {kind for kind, key in keys.items() if key is not None}
+    found: set[str] = set()
+    for structure in each_structure(graphs):
+        found |= {kind for kind in KINDS if structure.knows(kind)}
+        if found >= wanted and found:
+            return
+    for kind in sorted(wanted - found):
+        raise ValueError(
+            f"no structure of {graphs} has the {kind} key '{keys[kind]}'; {graphs.contents()}"
+        )
+    raise ValueError(
+        f"{graphs} has no labels: no energy, forces or stress under a known name in "
+        f"{len(graphs)} structures; {graphs.contents()}. Give energy_key and forces_key if they "
+        f"have other names"
+    )
 
 
 def _frames(path: Path, index: int | str = ":") -> list[ase.Atoms]:

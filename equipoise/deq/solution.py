@@ -41,6 +41,8 @@ class Solution:
         fixed point, so that all have the same length.
       adjoint: λ = (I - J)^-T v, when an adjoint problem was solved; with its own passes, residual and result.
       secants: of state and adjoint, kept for the next solve by :class:`equipoise.deq.Joint`.
+      descriptor: of the problem that was solved, for a predictor such as :class:`equipoise.deq.predictors.LeastSquares`: a tensor
+        that moves with the problem as the solution does.
     """
 
     value: Float[Tensor, "rows ..."]
@@ -55,6 +57,7 @@ class Solution:
     adjoint_residual: Float[Tensor, " structures"] | None = None
     adjoint_result: Int[Tensor, " structures"] | None = None
     secants: tuple[Secants, Secants] | None = None
+    descriptor: Tensor | None = None
 
     @property
     def converged(self) -> bool:

@@ -20,7 +20,7 @@ from ase.calculators.calculator import (
 )
 from ase.data import chemical_symbols
 
-from equipoise.deq import Joint, Solution
+from equipoise.deq import Joint
 from equipoise.deq.predictors import ASPC
 from equipoise.engines.warm_start import WarmStart
 from equipoise.graph import Graph, NeighbourList
@@ -28,6 +28,7 @@ from equipoise.potentials import (
     CompilationError,
     Potential,
     Prediction,
+    Start,
     UnconvergedError,
     load,
 )
@@ -313,8 +314,10 @@ class EquipoiseCalculator(Calculator):
         prediction = self.potential(graph, stress=stress, unconverged=self.unconverged)
         return prediction, False, start is not None
 
-    def _solve_from(self, start: Solution, graph: Graph, stress: bool) -> Prediction:
-        if self.joint is not None and start.adjoint is not None and self.warm_start.full:
+    def _solve_from(self, start: Start, graph: Graph, stress: bool) -> Prediction:
+        # Where a guess is made later, of the descriptor, its memory is one of adjoints too.
+        complete = callable(start) or start.adjoint is not None
+        if self.joint is not None and complete and self.warm_start.full:
             count = self._statistics
             try:
                 prediction = self.potential(graph, start=start, joint=self.joint, stress=stress)

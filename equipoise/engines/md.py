@@ -19,6 +19,7 @@ from rich.console import Console
 
 from equipoise.deq import Joint
 from equipoise.engines.ase import EquipoiseCalculator
+from equipoise.engines.ensembles import Bath, check_ensemble
 from equipoise.engines.md_run import MDRun, MDSettings
 from equipoise.engines.md_summary import MDSummary, describe_model
 from equipoise.engines.progress import LiveLine
@@ -46,6 +47,9 @@ def run_md(
     timestep_fs: float = 0.5,
     temperature_k: float = 300.0,
     friction_per_ps: float = 10.0,
+    thermostat_fs: float = 100.0,
+    pressure_bar: float = 1.0,
+    barostat_fs: float = 1000.0,
     velocities: str = "thermal",
     seed: int = 0,
     log_every: int = 1,
@@ -65,8 +69,11 @@ def run_md(
 ) -> MDResult:
     """Simulate `steps` steps and write everything into `folder`.
 
-    Integrators are ASE's: velocity Verlet ("nve"), and Langevin ("langevin", every atom
-    coupled, the centre of mass free to diffuse). `atoms` itself is left unchanged.
+    Integrators are ASE's: velocity Verlet ("nve"); Langevin ("langevin", every atom
+    coupled, the centre of mass free to diffuse); velocity rescaling by Bussi, Donadio and
+    Parrinello ("bussi"); Nosé-Hoover chains ("nose-hoover"); and constant pressure by
+    Martyna, Tobias and Klein ("npt", the cell keeps its shape). `atoms` itself is left
+    unchanged.
 
     Killed at any moment, the run goes on from its last checkpoint when started again
     with the same arguments, and its trajectory is bit for bit the uninterrupted one (on
@@ -75,12 +82,15 @@ def run_md(
 
     **Arguments**
 
-    - `ensemble`: "nve" or "langevin".
+    - `ensemble`: one of `equipoise.engines.ensembles.ENSEMBLES`. Single small molecules
+      do not explore everything under "nose-hoover"; "langevin" and "bussi" do.
     - `atoms`, `potential`: where to start, and what moves it: a `Potential`, or a model
       file, run folder or name as for `EquipoiseCalculator`.
     - `steps`: an integer, at least 0; `timestep_fs`: fs, larger than 0.
     - `temperature_k`: K, at least 0; of the initial velocities, and of the thermostat.
-    - `friction_per_ps`: 1/ps, larger than 0; Langevin only.
+    - `friction_per_ps`: 1/ps, larger than 0; Langevin only. `thermostat_fs`: fs, time
+      constant of the other thermostats.
+    - `pressure_bar`: bar, may be negative; `barostat_fs`: fs, its time constant; "npt" only.
     - `velocities`: "thermal" draws them (at rest as a whole), "keep" takes those of
       `atoms`.
     - `seed`: of the velocities and of the thermostat.
@@ -100,7 +110,8 @@ def run_md(
     **Writes**
 
     - `log.csv`: step,time_fs,potential_ev,kinetic_ev,total_ev,temperature_k,passes,
-      adjoint_passes,residual,seconds (of that step);
+      adjoint_passes,residual,seconds (of that step),conserved_ev (the total energy, with
+      that of thermostat and barostat; nan for Langevin, which conserves none);
     - `trajectory.extxyz`: with energy, forces, momenta, passes and residual;
     - `cold_passes.csv`: step,passes,adjoint_passes, if asked for;
     - `checkpoint.npz`, and at the end `summary.json` (see `MDSummary`).
@@ -121,14 +132,18 @@ def run_md(
     trajectory_every = _integer("trajectory_every", trajectory_every, least=1)
     checkpoint_every = _integer("checkpoint_every", checkpoint_every, least=1)
     timestep_fs = _finite("timestep_fs", timestep_fs, "fs; 0.5 suits molecules with hydrogen")
-    friction_per_ps = _finite("friction_per_ps", friction_per_ps, "1/ps; 10 is usual")
-    temperature_k = _finite("temperature_k", temperature_k, "K", zero=True)
-    for name, value, allowed in (
-        ("ensemble", ensemble, ("nve", "langevin")),
-        ("velocities", velocities, ("thermal", "keep")),
-    ):
-        if value not in allowed:
-            raise ValueError(f'{name} must be "{allowed[0]}" or "{allowed[1]}", received {value!r}')
+    bath = Bath(
+        temperature_k=_finite("temperature_k", temperature_k, "K", zero=True),
+        friction_per_ps=_finite("friction_per_ps", friction_per_ps, "1/ps; 10 is usual"),
+        thermostat_fs=_finite("thermostat_fs", thermostat_fs, "fs; 100 is usual"),
+        pressure_bar=float(pressure_bar),
+        barostat_fs=_finite("barostat_fs", barostat_fs, "fs; 1000 is usual"),
+    )
+    if not math.isfinite(bath.pressure_bar):
+        raise ValueError(f"pressure_bar must be finite, received {pressure_bar}; 1 is usual")
+    check_ensemble(ensemble, atoms, bath)
+    if velocities not in ("thermal", "keep"):
+        raise ValueError(f'velocities must be "thermal" or "keep", received {velocities!r}')
     calculator = EquipoiseCalculator(
         potential,
         warm_start=warm_start,
@@ -149,8 +164,7 @@ def run_md(
     settings = MDSettings(
         ensemble=ensemble,
         timestep_fs=timestep_fs,
-        temperature_k=temperature_k,
-        friction_per_ps=friction_per_ps,
+        **bath._asdict(),
         velocities=velocities,
         seed=seed,
         log_every=log_every,

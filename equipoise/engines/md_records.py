@@ -17,7 +17,7 @@ LOG, TRAJECTORY, COLD = "log.csv", "trajectory.extxyz", "cold_passes.csv"
 HEADERS = {
     LOG: (
         "step,time_fs,potential_ev,kinetic_ev,total_ev,temperature_k,passes,"
-        "adjoint_passes,residual,seconds\n"
+        "adjoint_passes,residual,seconds,conserved_ev\n"
     ),
     TRAJECTORY: "",
     COLD: "step,passes,adjoint_passes\n",
@@ -35,7 +35,7 @@ class MDRecords:
 
     **Attributes**
 
-    - `rows`: (time fs, total energy eV, temperature K) of every logged step, those of
+    - `rows`: (time fs, conserved energy eV, temperature K) of every logged step, those of
       before a restart included.
 
     **Raises** `ValueError` if a file is shorter than its length; `DiskFullError`.
@@ -56,7 +56,7 @@ class MDRecords:
                     continue
                 self._files[name] = AppendFile(folder / name, keep=keep, header=header)
             if lengths is not None:
-                self.rows = [tuple(row) for row in self._table(LOG)[:, [1, 4, 5]].tolist()]
+                self.rows = [tuple(row) for row in self._table(LOG)[:, [1, 10, 5]].tolist()]
         except BaseException:
             self.close()
             raise
@@ -78,16 +78,17 @@ class MDRecords:
         temperature_k: float,
         calculator: EquipoiseCalculator,
         seconds: float,
+        conserved: float,
     ) -> None:
-        """One row of the log; `seconds` is what the step took."""
+        """One row of the log; `seconds` is what the step took, `conserved` in eV what the ensemble conserves, or NaN."""
         potential = float(atoms.get_potential_energy())
         kinetic = float(atoms.get_kinetic_energy())
-        self.rows.append((time_fs, potential + kinetic, temperature_k))
+        self.rows.append((time_fs, conserved, temperature_k))
         # repr keeps every bit: a drift is a small difference of large energies.
         self._files[LOG].write(
             f"{step},{time_fs!r},{potential!r},{kinetic!r},{potential + kinetic!r},"
             f"{temperature_k!r},{calculator.passes},{calculator.adjoint_passes},"
-            f"{calculator.residual!r},{seconds:.6f}\n"
+            f"{calculator.residual!r},{seconds:.6f},{conserved!r}\n"
         )
 
     def frame(

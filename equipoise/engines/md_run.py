@@ -10,12 +10,10 @@ from typing import Any
 
 import ase
 import numpy as np
-from ase import units
-from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
-from ase.md.verlet import VelocityVerlet
 
 from equipoise.engines.ase import EquipoiseCalculator, NonFiniteError
+from equipoise.engines.ensembles import Bath, conserved_energy, integrator, memory_of, recall
 from equipoise.engines.md_records import MDRecords
 from equipoise.engines.md_summary import MDSummary, drift, ns_per_day
 from equipoise.engines.progress import LiveLine
@@ -41,6 +39,9 @@ class MDSettings:
     timestep_fs: float
     temperature_k: float
     friction_per_ps: float
+    thermostat_fs: float
+    pressure_bar: float
+    barostat_fs: float
     velocities: str
     seed: int
     log_every: int
@@ -52,6 +53,10 @@ class MDSettings:
     structure: str  # fingerprint of the atoms handed in
     masses: str  # likewise
     constraints: str
+
+    @property
+    def bath(self) -> Bath:
+        return Bath(**{name: getattr(self, name) for name in Bath._fields})
 
 
 FINGERPRINTS = ("model", "structure", "masses")  # say nothing to a reader
@@ -107,10 +112,10 @@ class MDRun:
             if self.settings.velocities == "thermal":
                 momenta = thermal_momenta(self.atoms, self.settings.temperature_k, self.rng)
                 self.atoms.set_momenta(momenta, apply_constraint=False)
-            if self.settings.ensemble == "nve":
-                self.degrees = degrees_of_freedom(self.atoms)
-            else:
+            if self.settings.ensemble == "langevin":  # pushes the structure about as a whole
                 self.degrees = int(self.atoms.get_number_of_degrees_of_freedom())
+            else:
+                self.degrees = degrees_of_freedom(self.atoms)
             complaint = self._complaint()
             if complaint is not None:
                 raise ValueError(
@@ -122,9 +127,9 @@ class MDRun:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.checkpoint.unlink(missing_ok=True)
             self.records = MDRecords(self.folder, lengths=None, cold=bool(self.cold_steps))
+            self.integrator = self._integrator()
             self._record(seconds)
             self.save()
-        self.integrator = self._integrator()
 
     def advance(self, steps: int, checkpoint_every: int, *, line: LiveLine, stop: dict) -> None:
         first, began = self.step, time.perf_counter()
@@ -170,6 +175,7 @@ class MDRun:
             "rng": np.array(json.dumps(self.rng.bit_generator.state)),
             "positions": self.atoms.positions,
             "momenta": self.atoms.get_momenta(),
+            "cell": self.atoms.cell.array,
             "step": np.array(self.step),
             "degrees": np.array(self.degrees),
             "restarts": np.array(self.restarts),
@@ -179,6 +185,8 @@ class MDRun:
         }
         for name, length in self.records.sync().items():
             arrays[f"bytes.{name}"] = np.array(length)
+        for name, array in memory_of(self.integrator).items():
+            arrays[f"integrator.{name}"] = array
         if memory:
             for name, array in self.calculator.state().items():
                 arrays[f"calculator.{name}"] = array
@@ -191,7 +199,7 @@ class MDRun:
     def summary(self) -> MDSummary:
         rows = np.array(self.records.rows)
         line = None
-        if self.settings.ensemble == "nve":
+        if self.settings.ensemble != "langevin":
             line = drift(rows[:, 0], rows[:, 1], len(self.atoms))
         cold = self.records.cold_table()
         steps = max(self.step, 1)
@@ -219,15 +227,12 @@ class MDRun:
         )
 
     def _integrator(self) -> MolecularDynamics:
-        timestep = self.settings.timestep_fs * units.fs
-        if self.settings.ensemble == "nve":
-            return VelocityVerlet(self.atoms, timestep)
-        return Langevin(
+        return integrator(
+            self.settings.ensemble,
             self.atoms,
-            timestep,
-            temperature_K=self.settings.temperature_k,
-            friction=self.settings.friction_per_ps / (1000 * units.fs),
-            fixcm=False,  # ASE's correction does not sample the right distribution
+            timestep_fs=self.settings.timestep_fs,
+            bath=self.settings.bath,
+            degrees=self.degrees,
             rng=self.rng,
         )
 
@@ -253,6 +258,7 @@ class MDRun:
                 temperature_k=self._temperature(),
                 calculator=self.calculator,
                 seconds=seconds,
+                conserved=conserved_energy(self.integrator),
             )
         if self.step % self.settings.trajectory_every == 0:
             self.records.frame(self.step, time_fs, self.atoms, self.calculator)
@@ -261,7 +267,7 @@ class MDRun:
 
     def _show(self, line: LiveLine, seconds_per_step: float) -> None:
         slope = None
-        if self.settings.ensemble == "nve":
+        if self.settings.ensemble != "langevin":
             rows = np.array(self.records.rows)
             slope = drift(rows[:, 0], rows[:, 1], len(self.atoms))
         line.show(
@@ -276,6 +282,8 @@ class MDRun:
         return {
             "positions": self.atoms.get_positions(),
             "momenta": self.atoms.get_momenta(),
+            "cell": self.atoms.cell.array.copy(),
+            "integrator": memory_of(self.integrator),
             "rng": self.rng.bit_generator.state,
         }
 
@@ -283,6 +291,8 @@ class MDRun:
         """Go back to `good`, the state after the last healthy step, and save it."""
         self.atoms.set_positions(good["positions"], apply_constraint=False)
         self.atoms.set_momenta(good["momenta"], apply_constraint=False)
+        self.atoms.set_cell(good["cell"], scale_atoms=False)
+        recall(self.integrator, good["integrator"])
         self.rng.bit_generator.state = good["rng"]
         # The calculator is elsewhere already: forces are made again on restart.
         self.save(memory=False)
@@ -301,7 +311,7 @@ class MDRun:
         )
 
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        needed = ("settings", "rng", "positions", "momenta", "step", "bytes.log.csv")
+        needed = ("settings", "rng", "positions", "momenta", "cell", "step", "bytes.log.csv")
         missing = [name for name in needed if name not in arrays]
         if missing:
             raise ValueError(
@@ -318,6 +328,7 @@ class MDRun:
         self.records = MDRecords(self.folder, lengths=lengths, cold=cold)
         self.atoms.set_positions(arrays["positions"], apply_constraint=False)
         self.atoms.set_momenta(arrays["momenta"], apply_constraint=False)
+        self.atoms.set_cell(arrays["cell"], scale_atoms=False)
         self.rng.bit_generator.state = json.loads(str(arrays["rng"]))
         for name in ("step", "degrees", "restarts", "passes", "adjoint_passes"):
             setattr(self, name, int(arrays[name]))
@@ -329,6 +340,15 @@ class MDRun:
         }
         if state:
             self.calculator.restore(self.atoms, state)
+        self.integrator = self._integrator()
+        recall(
+            self.integrator,
+            {
+                name.removeprefix("integrator."): value
+                for name, value in arrays.items()
+                if name.startswith("integrator.")
+            },
+        )
         self.resumed = True
 
     def _compare(self, before: Mapping[str, Any]) -> None:

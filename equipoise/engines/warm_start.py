@@ -13,15 +13,17 @@ only costs passes. It is given up all the same, loudly countable, when it cannot
 about this structure any more: see `WarmStart`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.deq.predictors import Predictor, Quadratic
+from equipoise.deq import Inner
+from equipoise.deq.predictors import FixedCoefficients, Predictor, Quadratic
 from equipoise.deq.solution import Result, Secants, Solution
 from equipoise.graph import Graph
 
@@ -30,6 +32,7 @@ from equipoise.graph import Graph
 class _Solved:
     value: Tensor
     adjoint: Tensor | None
+    descriptor: Tensor | None = None
 
 
 class WarmStart:
@@ -117,24 +120,47 @@ class WarmStart:
             self.reason = reason
         self._clear()
 
-    def start(self, graph: Graph) -> Solution | None:
+    def start(self, graph: Graph) -> Solution | Callable[[Tensor], Solution] | None:
         """The guess for `graph`, or None when its solve should begin from nothing.
 
         The atoms of `graph` not having moved since the last solve, that solution comes
-        back as it is.
+        back as it is. A predictor that needs the descriptor of the problem gives a
+        function of it, which `Potential` takes as well.
         """
         reason = self._outdated(graph)
         if reason is not None:
             self.forget(reason)
         if not self._solved:
             return None
-        if self._unmoved(graph):
-            guess = self._solved[0]
-        else:
-            guess = self._predict()
         self._guessed = True
-        structures = graph.n_structures
-        device = guess.value.device
+        if self._unmoved(graph):
+            return self._as_start(self._solved[0], graph)
+        if isinstance(self.predictor, FixedCoefficients):
+            return self._guess(graph)
+        if any(solved.descriptor is None for solved in self._solved):
+            return self._as_start(self._solved[0], graph)
+        return partial(self._guess, graph)
+
+    def _guess(self, graph: Graph, descriptor: Tensor | None = None) -> Solution:
+        known: dict[str, Any] = {}
+        if descriptor is not None:
+            known = {
+                "descriptors": [solved.descriptor for solved in self._solved],
+                "descriptor": descriptor,
+                "inner": Inner(graph.owner, graph.n_structures),
+            }
+        value = self.predictor([solved.value for solved in self._solved], **known)
+        adjoints: list[Tensor] = []
+        for solved in self._solved:
+            # A solution without an adjoint leaves a gap; beyond it steps are not equal.
+            if solved.adjoint is None:
+                break
+            adjoints.append(solved.adjoint)
+        adjoint = self.predictor(adjoints, **known) if adjoints else None
+        return self._as_start(_Solved(value, adjoint), graph)
+
+    def _as_start(self, guess: _Solved, graph: Graph) -> Solution:
+        structures, device = graph.n_structures, guess.value.device
         return Solution(
             value=guess.value,
             passes=torch.zeros(structures, dtype=torch.int64, device=device),
@@ -158,7 +184,11 @@ class WarmStart:
         if reason is not None:
             self.forget(reason)
         adjoint = solution.adjoint
-        new = _Solved(solution.value.detach(), None if adjoint is None else adjoint.detach())
+        new = _Solved(
+            solution.value.detach(),
+            None if adjoint is None else adjoint.detach(),
+            None if isinstance(self.predictor, FixedCoefficients) else solution.descriptor,
+        )
         if not self._solved:
             self._solved, self._cold_passes = [new], int(solution.passes.max())
         elif self._unmoved(graph):
@@ -189,8 +219,10 @@ class WarmStart:
         }
         for index, solved in enumerate(self._solved):
             state[f"value.{index}"] = solved.value.cpu().numpy()
-            if solved.adjoint is not None:
-                state[f"adjoint.{index}"] = solved.adjoint.cpu().numpy()
+            for name in ("adjoint", "descriptor"):
+                tensor = getattr(solved, name)
+                if tensor is not None:
+                    state[f"{name}.{index}"] = tensor.cpu().numpy()
         if self._cold_passes is not None:
             state["cold_passes"] = np.array(self._cold_passes)
         for index, secants in enumerate(self._secants or ()):
@@ -224,13 +256,12 @@ class WarmStart:
         )
         while f"value.{len(self._solved)}" in state:
             index = len(self._solved)
-            adjoint = state.get(f"adjoint.{index}")
-            self._solved.append(
-                _Solved(
-                    torch.tensor(state[f"value.{index}"], device=device),
-                    None if adjoint is None else torch.tensor(adjoint, device=device),
-                )
-            )
+            parts = {
+                name: torch.tensor(state[f"{name}.{index}"], device=device)
+                for name in ("value", "adjoint", "descriptor")
+                if f"{name}.{index}" in state
+            }
+            self._solved.append(_Solved(**{"adjoint": None} | parts))
         if "cold_passes" in state:
             self._cold_passes = int(state["cold_passes"])
         if "steps.1" in state:
@@ -241,16 +272,6 @@ class WarmStart:
                 )
                 for index in range(2)
             )
-
-    def _predict(self) -> _Solved:
-        value = self.predictor([solved.value for solved in self._solved])
-        adjoints: list[Tensor] = []
-        for solved in self._solved:
-            # A solution without an adjoint leaves a gap; beyond it steps are not equal.
-            if solved.adjoint is None:
-                break
-            adjoints.append(solved.adjoint)
-        return _Solved(value, self.predictor(adjoints) if adjoints else None)
 
     def _misled(self, solution: Solution) -> bool:
         """Whether the guess that `solution` began from was a bad one."""

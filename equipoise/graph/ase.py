@@ -34,16 +34,17 @@ def read_labels(
 
     **Raises** `ValueError` when a label has the wrong shape or is not finite.
     """
-    results = _calculator_results(atoms)
+    results = calculator_results(atoms)
     return Labels.check(
         len(atoms),
-        energy=_find(atoms.info, results, "energy", energy_key),
-        forces=_find(atoms.arrays, results, "forces", forces_key),
-        stress=_find(atoms.info, results, "stress", stress_key),
+        energy=find_label(atoms.info, results, "energy", energy_key),
+        forces=find_label(atoms.arrays, results, "forces", forces_key),
+        stress=find_label(atoms.info, results, "stress", stress_key),
     )
 
 
-def _find(store: dict[str, Any], results: dict[str, Any], name: str, key: str | None) -> Any:
+def find_label(store: dict[str, Any], results: dict[str, Any], name: str, key: str | None) -> Any:
+    """The label under ``key``, or else under REF_``name``, of the calculator, or under ``name``; None if there is none."""
     if key is not None:
         value = store.get(key)
         return results.get(key) if value is None else value
@@ -53,7 +54,8 @@ def _find(store: dict[str, Any], results: dict[str, Any], name: str, key: str | 
     return None
 
 
-def _calculator_results(atoms: ase.Atoms) -> dict[str, Any]:
+def calculator_results(atoms: ase.Atoms) -> dict[str, Any]:
+    """What the calculator of ``atoms`` knows about them as they are; nothing is calculated."""
     calculator = atoms.calc
     results = getattr(calculator, "results", None)
     if not results:

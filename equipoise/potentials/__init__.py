@@ -4,7 +4,6 @@ from equipoise.potentials.checkpoint import build as build
 from equipoise.potentials.checkpoint import describe as describe
 from equipoise.potentials.checkpoint import load as load
 from equipoise.potentials.checkpoint import save as save
-from equipoise.potentials.checkpoint import zoo as zoo
 from equipoise.potentials.choices import Choice as Choice
 from equipoise.potentials.compilation import CompilationError as CompilationError
 from equipoise.potentials.config import ImplicitGradient as ImplicitGradient
@@ -14,6 +13,12 @@ from equipoise.potentials.equilibrium import Equilibrium as Equilibrium
 from equipoise.potentials.injection import InjectionConfig as InjectionConfig
 from equipoise.potentials.potential import Potential as Potential
 from equipoise.potentials.potential import Prediction as Prediction
+from equipoise.potentials.potential import Start as Start
 from equipoise.potentials.potential import UnconvergedError as UnconvergedError
+from equipoise.potentials.repulsion import Repulsion as Repulsion
 from equipoise.potentials.research import from_research_code as from_research_code
 from equipoise.potentials.stacked import Stacked as Stacked
+from equipoise.potentials.zoo_cards import Card as Card
+from equipoise.potentials.zoo_cards import card as card
+from equipoise.potentials.zoo_cards import cards as cards
+from equipoise.potentials.zoo_cards import zoo as zoo

@@ -15,11 +15,12 @@ from equipoise.deq import Solver
 from equipoise.potentials.config import PotentialConfig, Statistics
 from equipoise.potentials.equilibrium import Equilibrium
 from equipoise.potentials.potential import Potential
+from equipoise.potentials.repulsion import Repulsion
 from equipoise.potentials.stacked import Stacked
+from equipoise.potentials.zoo_cards import shipped
 
 # 1: one backbone and one solver there were. 2: a key "name" in both, which 1 need not say.
 SCHEMA, READABLE = 2, (1, 2)
-ZOO = Path(__file__).resolve().parent.parent / "zoo"
 
 
 class Header(BaseModel):
@@ -119,15 +120,17 @@ def load(
     dtype: torch.dtype | str | None = None,
     solver: Solver | None = None,
     adjoint: Solver | None = None,
+    repulsion: Repulsion | None = None,
 ) -> Potential:
     """Read a potential, ready to predict (``.eval()``).
 
     Args:
       path: a file written by :func:`save`, a run folder that holds a ``model.safetensors``, or the name of a model that comes
-        with the package ("rmd17-ethanol").
+        with the package ("ethanol"; `equipoise zoo list` has them all).
       device: where to put it; default CPU.
       dtype: precision of the network; default as trained.
       solver, adjoint: other solver settings than the model was saved with (a tighter tolerance, say).
+      repulsion: of nuclei that come closer than any training structure; default: what the model was saved with.
 
     Raises:
       FileNotFoundError, ValueError: see :func:`describe`; also when weights do not fit the configuration.
@@ -147,7 +150,10 @@ def load(
             raise ValueError(f"dtype must be float32 or float64, received {dtype}")
         config = dataclasses.replace(config, dtype=name)
     config = dataclasses.replace(
-        config, solver=solver or config.solver, adjoint=adjoint or config.adjoint
+        config,
+        solver=solver or config.solver,
+        adjoint=adjoint or config.adjoint,
+        repulsion=repulsion or config.repulsion,
     )
     if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
@@ -163,20 +169,13 @@ def load(
     return potential.to(device=device).eval()
 
 
-def zoo() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(file.stem for file in ZOO.glob("*.safetensors"))
-
-
 def _locate(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
     if (path / "model.safetensors").is_file():
         return path / "model.safetensors"
-    shipped = ZOO / f"{path}.safetensors"
-    if shipped.is_file():
-        return shipped
-    raise FileNotFoundError(
-        f"no model file {str(path)!r}, and no model of that name comes with equipoise (there are: {', '.join(zoo()) or 'none'})"
-    )
+    try:
+        return shipped(str(path))
+    except KeyError as error:
+        raise FileNotFoundError(f"no model file {str(path)!r}, and {error.args[0]}") from None

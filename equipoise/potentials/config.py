@@ -10,6 +10,7 @@ from equipoise.deq import Anderson, Broyden, Newton, Phantom, Picard, Solver, Un
 from equipoise.potentials.choices import Choice
 from equipoise.potentials.families import FAMILIES, family_of
 from equipoise.potentials.injection import InjectionConfig
+from equipoise.potentials.repulsion import Repulsion
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class PotentialConfig:
         trained instead of the fixed point. What is *predicted* is always the fixed point, with forces from the implicit adjoint.
         The forces of a phantom training are the gradient of no energy: one step from an untrained network is 20 to 35 per cent
         off, five are 1. So such a training learns with another error than it shows; it is meant for direct forces.
+      repulsion: of nuclei that come too close, added to what the network says, in training too. None: none.
       dtype: precision of the network; geometry and energy sums are always float64.
     """
 
@@ -76,6 +78,7 @@ class PotentialConfig:
         default_factory=lambda: Anderson(tolerance=3e-2, max_passes=16)
     )
     gradient: GradientChoice = field(default_factory=ImplicitGradient)
+    repulsion: Repulsion | None = None
     dtype: str = "float32"
 
     def __post_init__(self):

@@ -23,7 +23,7 @@ from equipoise.potentials.config import ImplicitGradient, PotentialConfig, Stati
 from equipoise.potentials.derivatives import edge_gradient
 from equipoise.potentials.families import Family
 from equipoise.potentials.injection import Injection
-from equipoise.potentials.potential import Evaluation, Potential
+from equipoise.potentials.potential import Evaluation, Potential, Start
 
 
 class Cell(nn.Module):
@@ -148,7 +148,8 @@ class Equilibrium(Potential):
         if self.training:
             with torch.enable_grad():
                 source, context = self._prepare(graph, vectors)
-            f, first = CellMap(self.cell, source, context), self._first_guess(start, source)
+            f = CellMap(self.cell, source, context)
+            first = self._first_guess(_resolved(start, source), source)
             wanted = gradient, direct, penalty
             steps = None if unrolled is None else Unrolled(passes=unrolled)
             return self._train(f, first, context, vectors, inner, *wanted, steps)
@@ -164,8 +165,10 @@ class Equilibrium(Potential):
             source, context = functions.prepare(graph, vectors if shared else vectors.detach())
         with torch.no_grad():
             f = CellMap(self.cell, source, context, functions.cell)
+            start = _resolved(start, source)
             first = self._first_guess(start, source)
             solution = fixed_point(f, first, *f.args, solver=self.config.solver, inner=inner)
+            solution = replace(solution, descriptor=source.detach())
             if not self.conservative:
                 z = solution.value
                 forces = self._direct(z, context) if direct else None
@@ -201,6 +204,7 @@ class Equilibrium(Potential):
         with torch.set_grad_enabled(shared):
             source, context = functions.prepare(graph, vectors if shared else vectors.detach())
         fixed = source.detach(), type(context)(*[part.detach() for part in context])
+        start = _resolved(start, fixed[0])
         self._first_guess(start, source)  # refuses a start of another shape
         iteration = joint.begin(start, inner)
         for left in reversed(range(joint.passes)):
@@ -222,7 +226,7 @@ class Equilibrium(Potential):
             if left:
                 iteration.step(residual, pull)
         correction = _dots(iteration.adjoint, residual)
-        solution = iteration.finish(residual, pull)
+        solution = replace(iteration.finish(residual, pull), descriptor=fixed[0])
         if gradient and not slope:
             slope = [torch.zeros_like(vectors)]
         slope = slope[0] if slope else None
@@ -295,6 +299,10 @@ class Equilibrium(Potential):
     def _penalty(self, f, z, inner, wanted):
         # Four power steps are enough to turn towards the slow modes and cost less than one pass each.
         return jacobian_penalty(f, z, *f.args, inner=inner, power_steps=4) if wanted else None
+
+
+def _resolved(start: Start | None, source: Tensor) -> Solution | None:
+    return start(source.detach()) if callable(start) else start
 
 
 def _dots(a: Float[Tensor, "atoms ..."], b: Float[Tensor, "atoms ..."]) -> Float[Tensor, " atoms"]:

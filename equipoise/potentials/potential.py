@@ -19,6 +19,8 @@ from equipoise.potentials.config import PotentialConfig, Statistics
 from equipoise.potentials.families import family_of
 
 POLICIES = ("error", "warn", "accept")
+# Where a solve begins: a solution, or what makes one of the descriptor of the problem, once that is known.
+Start = Solution | Callable[[Tensor], Solution]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class Potential(nn.Module, abc.ABC):
         graph: Graph,
         vectors: Tensor,
         *,
-        start: Solution | None,
+        start: Start | None,
         gradient: bool,
         direct: bool,
         penalty: bool,
@@ -217,7 +219,7 @@ class Potential(nn.Module, abc.ABC):
         self,
         graph: Graph,
         *,
-        start: Solution | None = None,
+        start: Start | None = None,
         forces: bool = True,
         stress: bool = False,
         penalty: bool = False,
@@ -229,7 +231,9 @@ class Potential(nn.Module, abc.ABC):
 
         Args:
           graph: one structure or many, built with this potential's cutoff.
-          start: the ``equilibrium`` of a similar graph with the same atoms in the same order, as a first guess.
+          start: the ``equilibrium`` of a similar graph with the same atoms in the same order, as a first guess; or a function that
+            makes such a solution of this graph's ``equilibrium.descriptor``, which is known before the solve: the input that is
+            injected into the fixed point.
           forces, stress: what to compute beyond the energy.
           penalty: also the Jacobian penalty (training).
           unrolled: the state after this many passes from nothing instead of the fixed point. Exactly differentiated and
@@ -285,6 +289,11 @@ class Potential(nn.Module, abc.ABC):
             correction = none.index_add(0, graph.owner, correction.double() * self.scale)
         slope = None if evaluation.gradient is None else evaluation.gradient * self.scale
         pushed = None if evaluation.direct is None else evaluation.direct.double() * self.scale
+        if self.config.repulsion is not None:
+            core, push = self.config.repulsion(graph, vectors.detach())
+            atomic, energy = atomic + core, energy.index_add(0, graph.owner, core)
+            slope = None if slope is None else slope + push
+            pushed = None if pushed is None else pushed + derivatives.forces(push, graph)
         return Prediction(
             energy=energy,
             forces=derivatives.forces(slope, graph) if forces and slope is not None else pushed,

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from io import BytesIO
@@ -15,22 +14,11 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from equipoise.report import style
-from equipoise.report.molecule import filmstrip, viewer_frames
-from equipoise.report.plots import energy_trajectory, learning_curve, parity_plots, passes_plot
-from equipoise.report.published import published_for
+from equipoise.report.molecule import viewer_frames
+from equipoise.report.parts import PARTS, Part, film
 from equipoise.report.run_folder import RunFolder, read_run
-from equipoise.report.summary import cards, results_table
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A section of the page that is one picture."""
-
-    file: str  # written beside the page
-    title: str
-    about: str  # HTML: what is seen, and how to read it
-    draw: Callable[[RunFolder], Figure | None]  # None: the run has not got this far
-    absent: str  # HTML: how to get it
+from equipoise.report.summary import cards, html_table, results_table
+from equipoise.report.tables import property_grid
 
 
 def write_report(folder: str | Path) -> Path:
@@ -52,101 +40,54 @@ def write_report(folder: str | Path) -> Path:
     target.mkdir(exist_ok=True)
     problems = list(run.problems)
     with mpl.rc_context(style.RC):
-        sections = [_picture_section(picture, run, target, problems) for picture in _PICTURES]
+        sections = [_part(part, run, target, problems) for part in PARTS]
     html = _page(run, sections, problems)
     path = target / "index.html"
     path.write_text(html, encoding="utf-8")
     return path
 
 
-def _learning(run: RunFolder) -> Figure | None:
-    return learning_curve(run.log, published_for(run.data_name)) if run.log else None
+def _part(part: Part, run: RunFolder, target: Path, problems: list[str]) -> str:
+    """The section, or nothing if it is to be left out."""
+    body = ""
+    figure = _tried(part, part.draw, run, problems)
+    if part.file:
+        path = target / part.file
+        if figure is None:
+            path.unlink(missing_ok=True)  # an earlier report's picture would contradict this page
+        else:
+            body = _picture(figure, path, part.title)
+    if part.draw is film and body:
+        body = _viewer(run) + body
+    grids = [grid for grid in _tried(part, part.tables, run, problems) or [] if grid is not None]
+    for grid in grids:
+        title = f"<h3>{escape(grid.title)}</h3>" if len(grids) > 1 else ""
+        body += title + html_table(grid)
+    if body:
+        return _section(part.title, f"<p>{part.about}</p>{body}")
+    if not part.absent or run.compares_only:
+        return ""
+    return _section(part.title, f'<p class="absent">Not run. {part.absent}</p>')
 
 
-def _parity(run: RunFolder) -> Figure | None:
-    return parity_plots(run.parity) if run.parity else None
-
-
-def _energy(run: RunFolder) -> Figure | None:
-    if not run.md_log:
-        return None
-    ensemble = str((run.md_summary or {}).get("ensemble", "nve")).lower()
-    return energy_trajectory(run.md_log, n_atoms=run.n_atoms, conserved=ensemble == "nve")
-
-
-def _passes(run: RunFolder) -> Figure | None:
-    if not run.md_log or "passes" not in run.md_log:
-        return None
-    return passes_plot(run.md_log, run.md_cold)
-
-
-def _film(run: RunFolder) -> Figure | None:
-    return filmstrip(run.frames) if run.frames else None
-
-
-_PICTURES = (
-    _Picture(
-        "learning_curve.png",
-        "Learning curve",
-        "Mean absolute errors after every epoch. Dashed: published test errors of full-size "
-        "networks trained on GPUs, where we know of any for this data.",
-        _learning,
-        "<code>equipoise train RECIPE --folder RUN</code> writes log.csv.",
-    ),
-    _Picture(
-        "parity.png",
-        "Prediction against reference",
-        "Every evaluated structure (left) and every force component (right); brighter is denser. "
-        "Below, the errors, magnified.",
-        _parity,
-        "<code>equipoise evaluate MODEL --folder RUN</code> writes evaluation.npz.",
-    ),
-    _Picture(
-        "energy.png",
-        "Energy along the trajectory",
-        "A conservative force field keeps the total energy of an isolated molecule; what is left "
-        "is the integrator's ripple, and a drift if forces are not quite the energy's gradient.",
-        _energy,
-        "<code>equipoise md MODEL --folder RUN/md</code> writes md/log.csv.",
-    ),
-    _Picture(
-        "passes.png",
-        "Passes per step",
-        "One pass is one application of the network's block. A solve that starts from the last "
-        "steps' fixed points (reused) gives the same forces, to the solver's tolerance, as one "
-        "from nothing; the passes it saves are the time it saves.",
-        _passes,
-        "<code>equipoise md MODEL --folder RUN/md</code> counts passes in md/log.csv.",
-    ),
-    _Picture(
-        "molecule.png",
-        "The molecule moving",
-        "Drag to turn, space to play or pause.",
-        _film,
-        "<code>equipoise md MODEL --folder RUN/md</code> writes md/trajectory.extxyz.",
-    ),
-)
-
-
-def _picture_section(picture: _Picture, run: RunFolder, target: Path, problems: list[str]) -> str:
-    path = target / picture.file
+def _tried(
+    part: Part, make: Callable[[RunFolder], Any], run: RunFolder, problems: list[str]
+) -> Any:
+    """What `make` makes; None if it cannot."""
     try:
-        figure = picture.draw(run)
-    except (ValueError, KeyError, IndexError) as error:
+        return make(run)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         # A column that another version names differently must not cost the other sections.
-        problems.append(f"{picture.title}: cannot be drawn: {type(error).__name__}: {error}")
-        figure = None
-    if figure is None:
-        path.unlink(missing_ok=True)  # an earlier report's picture would contradict this page
-        return _section(picture.title, f'<p class="absent">Not run. {picture.absent}</p>')
+        problems.append(f"{part.title}: cannot be drawn: {type(error).__name__}: {error}")
+        return None
+
+
+def _picture(figure: Figure, path: Path, title: str) -> str:
     image = BytesIO()
     figure.savefig(image, format="png")
     path.write_bytes(image.getvalue())
     source = "data:image/png;base64," + base64.b64encode(image.getvalue()).decode("ascii")
-    body = f'<img src="{source}" alt="{escape(picture.title)}">'
-    if picture.draw is _film:
-        body = _viewer(run) + body
-    return _section(picture.title, f"<p>{picture.about}</p>{body}")
+    return f'<img src="{source}" alt="{escape(title)}">'
 
 
 def _viewer(run: RunFolder) -> str:
@@ -167,15 +108,15 @@ def _viewer(run: RunFolder) -> str:
 
 def _page(run: RunFolder, sections: list[str], problems: list[str]) -> str:
     name = escape(run.folder.resolve().name)
-    results = results_table(run)
+    results = _results(run)
     missing = '<p class="absent">Not run. <code>equipoise evaluate MODEL --folder RUN</code></p>'
     parts = [
         f"<header><h1>{name}</h1><p>{escape(_subtitle(run))}</p></header>",
         _cards(run),
         _problems(problems),
-        _section("Results", results or missing),
+        "" if run.compares_only else _section("Results", results or missing),
         *sections,
-        _recipe(run.recipe),
+        "" if run.compares_only else _recipe(run.recipe),
         "<footer>Errors are mean absolute errors; 1 kcal/mol = 43.36 meV. "
         "Made by <code>equipoise report</code>; this file stands alone and may be sent as it is."
         "</footer>",
@@ -188,8 +129,19 @@ def _page(run: RunFolder, sections: list[str], problems: list[str]) -> str:
     )
 
 
+def _results(run: RunFolder) -> str | None:
+    table = results_table(run)
+    if table is None or "passes_forward" not in run.evaluation:  # of an older version
+        return table
+    return (
+        table
+        + f"<h3>Cost and symmetry</h3>{html_table(property_grid({'This run': run.evaluation}))}"
+    )
+
+
 def _subtitle(run: RunFolder) -> str:
-    return " · ".join(part for part in ("Equipoise run", run.data_name) if part)
+    kind = "Equipoise, models compared" if run.compares_only else "Equipoise run"
+    return " · ".join(part for part in (kind, run.data_name) if part)
 
 
 def _cards(run: RunFolder) -> str:

@@ -1,4 +1,4 @@
-"""The four graphs of a report: each takes arrays and returns a Figure; none writes a file."""
+"""The graphs of a run over time: each takes arrays and returns a Figure; none writes a file."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from equipoise.report import style
 from equipoise.report.published import Published
-from equipoise.report.run_folder import Parity, Table
+from equipoise.report.run_folder import Table
 
 MEV = 1000.0  # meV per eV
 
@@ -55,55 +55,34 @@ def learning_curve(log: Table, published: Sequence[Published] = ()) -> Figure:
     return figure
 
 
-def parity_plots(parity: Parity) -> Figure:
-    """Predicted against reference energies and forces, with the error below, as densities."""
-    known = _finite(parity.energy_true)
-    centre = known.mean() if known.size else 0.0
-    panels = (
-        ("Energy", "meV", "eV", parity.energy_true - centre, parity.energy_pred - centre),
-        ("Forces", "meV/Å", "eV/Å", parity.forces_true, parity.forces_pred),
-    )
-    figure = style.new_figure(9, 6)
-    grid = figure.subplots(2, 2, height_ratios=(3, 1.5), sharex="col")
-    for (above, below), (name, unit, axis_unit, true, pred) in zip(grid.T, panels, strict=True):
-        error = (pred - true) * MEV
-        kept = np.isfinite(true) & np.isfinite(error)
-        if not kept.any():
-            above.set_title(f"{name}   no label with a finite prediction")
-            continue
-        mae, rmse = np.abs(error[kept]).mean(), np.sqrt(np.square(error[kept]).mean())
-        above.set_title(f"{name}   MAE {mae:.3g}   RMSE {rmse:.3g} {unit}")
-        drawn = above.hexbin(
-            true[kept],
-            pred[kept],
-            gridsize=60,
-            bins="log",
-            cmap=style.DENSITY,
-            mincnt=1,
-            linewidths=0,
-        )
-        above.axline((0, 0), slope=1, color=style.MUTED, linewidth=0.8, zorder=0)
-        above.set_ylabel(f"predicted ({axis_unit})")
-        # A handful of outliers must not squeeze the bulk of the errors into one line.
-        widest = max(np.quantile(np.abs(error[kept]), 0.998) * 1.15, 1e-9)
-        inside = kept & (np.abs(error) <= widest)
-        below.hexbin(
-            true[inside],
-            error[inside],
-            gridsize=(60, 20),
-            bins="log",
-            cmap=style.DENSITY,
-            mincnt=1,
-            linewidths=0,
-        )
-        below.axhline(0, color=style.MUTED, linewidth=0.8, zorder=0)
-        below.set_ylim(-widest, widest)
-        below.set_ylabel(f"error ({unit})")
-        what = "energy − mean" if name == "Energy" else "force component"
-        below.set_xlabel(f"reference {what} ({axis_unit})")
-        figure.colorbar(drawn, ax=above, label="count", pad=0.01, aspect=30).outline.set_visible(
-            False
-        )
+def solving_plot(log: Table) -> Figure:
+    """Passes of the solves in training and the contraction of the map they iterate, over the epochs.
+
+    Args:
+        log: the columns of log.csv; needs `epoch` and `passes`.
+    """
+    epoch, failed = log["epoch"], log.get("unconverged")
+    figure = style.new_figure(9, 3.4)
+    left, right = figure.subplots(1, 2)
+    for name, colour, label in (
+        ("passes", style.MODEL, "to the fixed point"),
+        ("adjoint_passes", style.KINETIC, "to its adjoint"),
+    ):
+        _curve(left, epoch, log.get(name), colour, label)
+    left.set_ylim(bottom=0)
+    left.set(xlabel="epoch", ylabel="passes per training structure")
+    count = int(np.nansum(failed)) if failed is not None else 0
+    left.set_title(f"{count:,} solves did not converge" if count else "every solve converged")
+    if left.get_legend_handles_labels()[0]:
+        left.legend(loc="best")
+
+    contraction = log.get("contraction")
+    _curve(right, epoch, contraction, style.MODEL, "", width=2.2)
+    right.axhline(1, color=style.COLD, linewidth=1, linestyle=(0, (4, 3)))
+    right.set_ylim(bottom=0)
+    right.set(xlabel="epoch", ylabel="contraction, worst of some")
+    known = _finite(contraction)
+    right.set_title(f"{known[-1]:.2g} at the end" if known.size else "not logged")
     return figure
 
 

@@ -32,6 +32,8 @@ class Parity:
     energy_pred: np.ndarray  # eV
     forces_true: np.ndarray  # eV/Å, one per Cartesian component
     forces_pred: np.ndarray  # eV/Å
+    atoms: np.ndarray | None = None  # of each structure
+    energy_mean: np.ndarray | None = None  # eV, what the composition alone says
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class RunFolder:
     log: Table | None  # log.csv: one row per epoch
     evaluation: dict[str, Any] | None  # evaluation.json
     parity: Parity | None  # evaluation.npz
+    comparison: dict[str, Any] | None  # comparison.json
     md_log: Table | None  # md/log.csv
     md_summary: dict[str, Any] | None  # md/summary.json
     md_cold: Table | None  # md/cold_passes.csv
@@ -52,14 +55,17 @@ class RunFolder:
     @property
     def data_name(self) -> str | None:
         """How the run names its data set, if it does."""
-        if self.evaluation and self.evaluation.get("data"):
-            return str(self.evaluation["data"])
+        for measured in (self.evaluation, self.comparison):
+            if measured and measured.get("data"):
+                return str(measured["data"])
         data = (self.recipe or {}).get("data")
-        if not isinstance(data, dict):
-            return None
-        if data.get("source") == "rmd17":
-            return f"rmd17:{data.get('molecule', 'ethanol')}"
-        return data.get("train")
+        return title_of(data) if isinstance(data, dict) else None
+
+    @property
+    def compares_only(self) -> bool:
+        """Whether this is the folder of a comparison, and not of one potential."""
+        own = (self.recipe, self.log, self.evaluation, self.md_log, self.frames or None)
+        return self.comparison is not None and all(each is None for each in own)
 
     @property
     def n_atoms(self) -> int | None:
@@ -98,20 +104,30 @@ def read_run(folder: str | Path) -> RunFolder:
         recipe=part("recipe.yaml", _read_yaml),
         log=part("log.csv", read_table),
         evaluation=part("evaluation.json", _read_json),
-        parity=part("evaluation.npz", _read_parity),
+        parity=part("evaluation.npz", read_parity),
+        comparison=part("comparison.json", _read_json),
         md_log=part("md/log.csv", read_table),
         md_summary=part("md/summary.json", _read_json),
         md_cold=part("md/cold_passes.csv", read_table),
         frames=part("md/trajectory.extxyz", read_frames) or (),
         problems=tuple(problems),
     )
-    shown = (run.recipe, run.log, run.evaluation, run.md_log, run.frames or None)
+    shown = (run.recipe, run.log, run.evaluation, run.comparison, run.md_log, run.frames or None)
     if not problems and all(each is None for each in shown):
         raise FileNotFoundError(
-            f"{str(folder)!r} holds no recipe.yaml, log.csv, evaluation.json or md/log.csv: "
+            f"{str(folder)!r} holds no recipe.yaml, log.csv, evaluation.json, comparison.json or md/log.csv: "
             "it is not the folder of an Equipoise run"
         )
     return run
+
+
+def title_of(data: dict[str, Any]) -> str | None:
+    """What the `data` section of a recipe names: "rmd17:aspirin", or the path of a file; of any version, so nothing is checked."""
+    source = data.get("source", "rmd17")
+    if source == "file":
+        return data.get("train")
+    subset = data.get("subset") or (data.get("molecule", "ethanol") if source == "rmd17" else None)
+    return f"{source}:{subset}" if subset else str(source)
 
 
 def read_table(path: Path) -> Table | None:
@@ -171,11 +187,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_parity(path: Path) -> Parity:
+def read_parity(path: Path) -> Parity:
+    """Reads an evaluation.npz."""
     with np.load(path, allow_pickle=False) as arrays:
         return Parity(
             energy_true=np.ravel(arrays["energy_true"]).astype(float),
             energy_pred=np.ravel(arrays["energy_pred"]).astype(float),
             forces_true=np.ravel(arrays["forces_true"]).astype(float),
             forces_pred=np.ravel(arrays["forces_pred"]).astype(float),
+            # Files of older versions hold the four above only.
+            atoms=np.ravel(arrays["atoms"]).astype(float) if "atoms" in arrays else None,
+            energy_mean=np.ravel(arrays["energy_mean"]).astype(float)
+            if "energy_mean" in arrays
+            else None,
         )

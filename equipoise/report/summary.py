@@ -8,6 +8,7 @@ import numpy as np
 from equipoise.report.plots import drift
 from equipoise.report.published import published_for
 from equipoise.report.run_folder import RunFolder
+from equipoise.report.tables import Grid, interval, interval_note
 
 
 def cards(run: RunFolder) -> list[tuple[str, str]]:
@@ -41,6 +42,7 @@ def results_table(run: RunFolder) -> str | None:
     if not evaluation:
         return None
     rows: list[str] = []
+    intervals = evaluation.get("intervals") or {}
     mean = evaluation.get("mean_predictor") or {}
     rows.append(
         _row(
@@ -56,7 +58,7 @@ def results_table(run: RunFolder) -> str | None:
             evaluation.get("energy_mae_mev"),
             evaluation.get("force_mae_mev"),
             _about_this_run(run),
-            ours=True,
+            bounds=(intervals.get("energy_mae_mev"), intervals.get("force_mae_mev")),
         )
     )
     for each in published_for(run.data_name):
@@ -67,7 +69,26 @@ def results_table(run: RunFolder) -> str | None:
     notes = "".join(
         f'<p class="source">[{escape(key)}] {escape(text)}</p>' for key, text in sources
     )
+    if any(intervals.values()):
+        notes = f'<p class="source">{escape(interval_note(evaluation))}</p>{notes}'
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>{notes}'
+
+
+def html_table(grid: Grid) -> str:
+    """A table of numbers and what is to be known to read it."""
+    head = "".join(f"<th>{escape(each)}</th>" for each in grid.headings)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{_quiet_interval(cell)}</td>' for cell in row)}</tr>"
+        for row in grid.rows
+    )
+    note = f'<p class="source">{escape(grid.note)}</p>' if grid.note else ""
+    table = f'<table class="numbers"><tr>{head}</tr>{rows}</table>'
+    return f'<div class="scroll">{table}</div>{note}'
+
+
+def _quiet_interval(cell: str) -> str:
+    value, bracket, rest = escape(cell).partition(" [")
+    return f'{value} <span class="interval">[{rest}</span>' if bracket else value
 
 
 def _about_this_run(run: RunFolder) -> str:
@@ -94,11 +115,20 @@ def _about_this_run(run: RunFolder) -> str:
     return "; ".join(parts)
 
 
-def _row(model: str, energy: Any, force: Any, note: str, *, ours: bool = False) -> str:
-    cells = "".join(
-        f"<td>{f'{value:.3g}' if _is_number(value) else '–'}</td>" for value in (energy, force)
-    )
-    opening = '<tr class="ours">' if ours else "<tr>"
+def _row(
+    model: str,
+    energy: Any,
+    force: Any,
+    note: str,
+    *,
+    bounds: tuple[list[float] | None, list[float] | None] | None = None,
+) -> str:
+    """A row of the results; with `bounds` (of the energy and the force error) it is that of this run."""
+    cells = ""
+    for value, each in zip((energy, force), bounds or (None, None), strict=True):
+        between = "" if each is None else f'<br><span class="interval">{interval(each)}</span>'
+        cells += f"<td>{f'{value:.3g}' if _is_number(value) else '–'}{between}</td>"
+    opening = '<tr class="ours">' if bounds is not None else "<tr>"
     return f"{opening}<td>{escape(model)}</td>{cells}<td>{escape(note)}</td></tr>"
 
 

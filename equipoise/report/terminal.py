@@ -3,47 +3,85 @@
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from ase.data import chemical_symbols
 from rich.table import Table
 
 from equipoise.engines.md_summary import MDSummary
 from equipoise.report.published import published_for
+from equipoise.report.run_folder import title_of
+from equipoise.report.tables import Grid, Record
 from equipoise.train import Evaluation
 
 
-def evaluation_table(evaluation: Evaluation, *, model: str, data: str) -> Table:
-    """Errors between those of the mean predictor and, where known, published ones."""
+def evaluation_table(
+    evaluation: Evaluation, *, model: str, data: str, record: Record | None = None
+) -> Table:
+    """Errors between those of the mean predictor and, where known, published ones.
+
+    Args:
+        evaluation: what was measured.
+        model, data: what of, and on what.
+        record: its `as_dict`, if that has been made already.
+    """
+    record = evaluation.as_dict() if record is None else record
     table = Table(title=f"Errors on {data}", title_justify="left")
     table.add_column("model")
-    for unit in ("energy\nMAE meV", "energy\nRMSE meV", "forces\nMAE meV/Å", "forces\nRMSE meV/Å"):
-        table.add_column(unit, justify="right")
-    ours, mean = evaluation.errors, evaluation.mean_predictor
+    columns = [
+        ("energy\nMAE meV", "energy_mae_mev", "energies"),
+        ("energy\nRMSE meV", "energy_rmse_mev", "energies"),
+        ("forces\nMAE meV/Å", "force_mae_mev", "force_components"),
+        ("forces\nRMSE meV/Å", "force_rmse_mev", "force_components"),
+    ]
+    if record["labels"]["stress_components"]:
+        columns.append(("stress\nMAE meV/Å³", "stress_mae_mev", "stress_components"))
+    for heading, *_ in columns:
+        table.add_column(heading, justify="right")
     # A NaN is a dash where there was no label, and a NaN where the prediction was one.
-    labels = (evaluation.energy_true, evaluation.forces_true)
-    energies, forces = (not np.isnan(each).all() for each in labels)
-    for name, each, look in (("mean predictor", mean, "dim"), (model, ours, "bold")):
-        numbers = (
-            each.energy_mae_mev,
-            each.energy_rmse_mev,
-            each.force_mae_mev,
-            each.force_rmse_mev,
-        )
-        known = (energies, energies, forces, forces)
-        shown = (_number(v if k else None) for v, k in zip(numbers, known, strict=True))
-        table.add_row(name, *shown, style=look)
+    for name, each, look in (
+        ("mean predictor", evaluation.mean_predictor, "dim"),
+        (model, evaluation.errors, "bold"),
+    ):
+        values = [
+            getattr(each, error) if record["labels"][of] else None for _, error, of in columns
+        ]
+        table.add_row(name, *map(_number, values), style=look)
+    bounds = [record["intervals"][error] for _, error, _ in columns]
+    if any(bounds):
+        level = f"{100 * record['bootstrap']['level']:g} % interval"
+        table.add_row(level, *("" if each is None else _range(each) for each in bounds))
     for each in published_for(data):
         row = (_number(each.energy_mae_mev), "", _number(each.force_mae_mev), "")
         table.add_row(f"{each.model} (published)", *row, style="dim")
     if published_for(data):
         table.title += " (published: trained at full size on GPUs)"
     table.caption = (
-        f"{evaluation.structures} structures, {evaluation.passes_mean:.1f} passes and "
-        f"{1000 * evaluation.seconds_per_structure:.2g} ms each"
+        f"{evaluation.structures:,} structures, {evaluation.passes_mean:.1f} passes and "
+        f"{_number(1000 * evaluation.seconds_per_structure)} ms each"
         + (f", {evaluation.unconverged} did not converge" if evaluation.unconverged else "")
         + (f", {evaluation.non_finite} with NaN or infinity" if evaluation.non_finite else "")
     )
     table.caption_justify = "left"
+    return table
+
+
+def grid_table(grid: Grid) -> Table:
+    """A table of numbers; units stand below their names, and intervals below what they belong to."""
+    rows = [[cell.replace(" [", "\n[") for cell in row] for row in grid.rows]
+    table = Table(
+        title=grid.title,
+        title_justify="left",
+        caption=grid.note or None,
+        caption_justify="left",
+        show_lines=any("\n" in cell for row in rows for cell in row),
+    )
+    for index, heading in enumerate(grid.headings):
+        table.add_column(
+            heading.replace(" (", "\n("),
+            justify="left" if index == 0 else "right",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -131,9 +169,8 @@ def recipe_table(keys: Iterable[tuple[str, Any, str]]) -> Table:
 
 
 def _data(section: dict[str, Any]) -> str:
-    if section.get("source") == "rmd17":
-        return f"rmd17:{section.get('molecule')}, split {section.get('split')}"
-    return str(section.get("train"))
+    split = f", split {section.get('split')}" if section.get("source") == "rmd17" else ""
+    return f"{title_of(section)}{split}"
 
 
 def _facts(rows: Iterable[tuple[str, str]]) -> Table:
@@ -149,3 +186,7 @@ def _number(value: float | None) -> str:
     if value is None:  # there was no such label
         return "–"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _range(bounds: list[float]) -> str:
+    return "–".join(map(_number, bounds))

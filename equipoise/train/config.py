@@ -9,12 +9,14 @@ A recipe has four sections; each key is described where it stands.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from equipoise.data import SOURCES, find_variants
 from equipoise.potentials import PotentialConfig
+from equipoise.train.schedule import Schedule, Weight
 
 
 class Section(BaseModel):
@@ -26,13 +28,25 @@ class Section(BaseModel):
 class DataSection(Section):
     """Which structures are learned from, and which are only looked at."""
 
-    source: Literal["rmd17", "file"] = Field(
-        "rmd17", description="rmd17: the revised MD17 set; file: any file that ASE can read"
+    source: Literal["file", *SOURCES] = Field(
+        "rmd17",
+        description="a published data set (`equipoise data list`); file: whatever `equipoise data stats` can read",
     )
-    molecule: str = Field("ethanol", description="rmd17 only: name of the molecule")
+    subset: str | None = Field(
+        None,
+        description="which part of a published data set, such as a molecule; several with commas between them, or all; empty: its "
+        "default",
+    )
+    target: str | None = Field(
+        None,
+        description="which of several labels of a published data set is the energy; empty: the first",
+    )
+    molecule: str = Field("ethanol", description="rmd17 only: the subset, by its old name")
     split: int = Field(1, ge=1, le=5, description="rmd17 only: number of the official split")
     folder: str | None = Field(
-        None, description="rmd17 only: folder of the official files; empty: the shipped ethanol"
+        None,
+        description="folder, or one file, of a published data set; empty: where `equipoise data download` puts it, and the ethanol "
+        "that is shipped",
     )
     train: str | None = Field(None, description="file only: path of the training structures")
     validation: str | None = Field(
@@ -41,11 +55,20 @@ class DataSection(Section):
     test: str | None = Field(
         None, description="file only: path of the test structures; empty: no test"
     )
+    train_count: int | None = Field(
+        None, ge=1, description="structures to train on; empty: as published, or all that are left"
+    )
     validation_count: int = Field(
         50, ge=1, description="structures taken from the training set to choose the best weights"
     )
+    test_count: int | None = Field(
+        None, ge=1, description="structures to test with; empty: all that there are"
+    )
     validation_seed: int = Field(
         0, ge=0, description="which structures these are; separate from training.seed on purpose"
+    )
+    seed: int = Field(
+        0, ge=0, description="which structures test, where the data set has no official division"
     )
     energy_key: str | None = Field(
         None, description="file only: name of the energy label in eV; empty: REF_energy, energy"
@@ -54,17 +77,53 @@ class DataSection(Section):
         None, description="file only: name of the force label in eV/A; empty: REF_forces, forces"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _subset_of_rmd17_is_its_molecule(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("source", "rmd17") == "rmd17":
+            if given.get("subset") and given.get("molecule", "ethanol") == "ethanol":
+                return given | {"molecule": given["subset"]}
+        return given
+
     @model_validator(mode="after")
     def _source_has_its_keys(self) -> "DataSection":
         if self.source == "file" and self.train is None:
             raise ValueError("train must name a file when source is file, received nothing")
         for key in ("train", "validation", "test", "energy_key", "forces_key"):
-            if self.source == "rmd17" and getattr(self, key) is not None:
+            if self.source != "file" and getattr(self, key) is not None:
                 raise ValueError(
                     f"{key} is only read when source is file, received {getattr(self, key)!r} "
-                    "with source rmd17; add data.source=file"
+                    f"with source {self.source}; add data.source=file"
                 )
+        for key in ("subset", "target"):
+            if self.source == "file" and getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} is only read of a published data set, received {getattr(self, key)!r} with source file"
+                )
+        if self.source != "rmd17" and self.molecule != "ethanol":
+            raise ValueError(
+                f"molecule is only read when source is rmd17, received {self.molecule!r} with source {self.source}; write "
+                f"data.subset={self.molecule}"
+            )
+        if self.source == "rmd17" and self.subset not in (None, self.molecule):
+            raise ValueError(
+                f"molecule and subset name the same thing, received {self.molecule!r} and {self.subset!r}; leave molecule out"
+            )
+        if self.source != "file":
+            find_variants(SOURCES[self.source], self.chosen)
         return self
+
+    @property
+    def chosen(self) -> str | None:
+        """The subset, however it is given."""
+        return self.subset or (self.molecule if self.source == "rmd17" else None)
+
+    @property
+    def title(self) -> str:
+        """What is trained on, in a word: such as "md22:DHA", or the path of a file."""
+        if self.source == "file":
+            return str(self.train)
+        return f"{self.source}:{self.chosen}" if self.chosen else self.source
 
 
 class TrainingSection(Section):
@@ -78,7 +137,22 @@ class TrainingSection(Section):
         "seconds are used up, whichever is first. A restart is bit for bit the uninterrupted run "
         "only without a budget, because clocks do not repeat",
     )
-    batch_size: int = Field(8, ge=1, description="structures per optimiser step")
+    batch_size: int = Field(
+        8, ge=1, description="structures per optimiser step, in all processes together"
+    )
+    max_edges: int | None = Field(
+        None,
+        ge=1,
+        description="edges in the batch of one process, at most; for structures of different sizes, whose batches then take "
+        "about the same time and memory. batch_size is the largest number of structures still",
+    )
+    prefetch: int = Field(
+        0, ge=0, description="batches made ready in the background while the network learns"
+    )
+    optimiser: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon: matrices move along their orthogonalised momentum, all else as adamw does",
+    )
     learning_rate: float = Field(2e-3, gt=0, description="largest learning rate")
     warmup: float = Field(
         0.05, ge=0, lt=1, description="fraction of the run over which the learning rate rises"
@@ -89,10 +163,18 @@ class TrainingSection(Section):
     weight_decay: float = Field(
         1e-3,
         ge=0,
-        description="AdamW weight decay of the matrices; biases, norms, embeddings and the "
-        "vectors that score attention are left alone",
+        description="weight decay of the matrices; biases, norms, embeddings and the vectors that score attention are left "
+        "alone",
     )
-    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW averaging coefficients")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.99),
+        description="averaging coefficients of AdamW; the first is the momentum of muon",
+    )
+    rate_factors: dict[str, float] = Field(
+        {},
+        description="pattern of parameter names -> factor on their learning rate, the last pattern that matches counts; "
+        '{"*": 0, "head.*": 1} trains the head only',
+    )
     clip_norm: float = Field(
         10.0, gt=0, description="largest norm of the gradient; longer ones are shortened to it"
     )
@@ -102,12 +184,20 @@ class TrainingSection(Section):
         "length of the force error of each atom; huber: l2 below huber_delta, l1 above",
     )
     huber_delta: float = Field(
-        0.01, gt=0, description="huber only: where it turns from l2 to l1, eV/atom and eV/A"
+        0.01, gt=0, description="huber only: where it turns from l2 to l1, eV/atom, eV/Å and eV/Å³"
     )
-    energy_weight: float = Field(
-        1.0, ge=0, description="weight of the energy term (energy error per atom, eV/atom)"
+    energy_weight: Weight = Field(
+        Schedule.constant(1.0),
+        description="weight of the energy term (energy error per atom, eV/atom); like the other two a number, or one that "
+        "changes over the run: {start: 1, end: 10, begin: 0.5, until: 1, shape: linear | cosine | step}",
     )
-    force_weight: float = Field(10.0, ge=0, description="weight of the force term (eV/A)")
+    force_weight: Weight = Field(
+        Schedule.constant(10.0), description="weight of the force term (eV/Å)"
+    )
+    stress_weight: Weight = Field(
+        Schedule.constant(0.0),
+        description="weight of the stress term (eV/Å³); 0: stress labels are not trained on",
+    )
     jacobian_weight: float = Field(
         0.0,
         ge=0,
@@ -116,13 +206,32 @@ class TrainingSection(Section):
     jacobian_probability: float = Field(
         0.3, ge=0, le=1, description="fraction of the steps in which the penalty is computed"
     )
+    correction_weight: float = Field(
+        0.0,
+        ge=0,
+        description="equilibrium only: weight of the fixed-point correction, the same loss at the states on the way to the fixed "
+        "point that potential.training_solver.trajectory names, so that few passes already predict well",
+    )
+    correction_decay: float = Field(
+        0.8, gt=0, le=1, description="factor by which each earlier state on the way counts less"
+    )
     unrolled: float = Field(
         0.0,
         ge=0,
         le=1,
         description="equilibrium only: fraction of the run, from its beginning, in which the "
-        "network is trained after one to three passes from nothing instead of at its fixed point. "
+        "network is trained after a few passes from nothing, a random number of them, instead of at its fixed point. "
         "Several times faster per step, and the map learns to need few passes",
+    )
+    unrolled_odds: tuple[float, ...] = Field(
+        (0.7, 0.2, 0.1),
+        description="odds of one, two, three, ... passes in these steps; [0, 0, 0, 1, 1] means four or five",
+    )
+    reuse_memory: float = Field(
+        0.0,
+        ge=0,
+        description="equilibrium only: MiB of memory, and of the saved state, for the fixed points of training structures, which "
+        "are the first guess when the structure comes again; 0: every solve begins from nothing",
     )
     ema_decay: float = Field(
         0.999,
@@ -130,6 +239,11 @@ class TrainingSection(Section):
         lt=1,
         description="decay of the moving average of the weights, which is what is exported; it "
         "starts lower, min(ema_decay, (1 + n) / (10 + n)) after n steps",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="end the run after so many validations in a row without a better one; empty: never",
     )
     validate_every: float = Field(
         1.0, gt=0, description="epochs between validations; may be a fraction"
@@ -140,19 +254,44 @@ class TrainingSection(Section):
     max_bad_steps: int = Field(
         10, ge=1, description="stop after this many steps in a row with a loss that is not finite"
     )
+    initial_model: str | None = Field(
+        None,
+        description="begin with the weights of this model: a file, a run folder, or a model that comes with the package. The "
+        "section potential is then that of the model, where the recipe says nothing else",
+    )
+    reference_energies: Literal["keep", "refit"] = Field(
+        "keep",
+        description="with initial_model only: refit moves the energies of the elements so that the model is right on average "
+        "for the new data, whose level of theory may be another",
+    )
     seed: int = Field(0, ge=0, description="decides the initial weights and the order of the data")
     threads: int = Field(1, ge=1, description="CPU threads")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: a CUDA device where there is one"
     )
+    matmul: Literal["float32", "tf32"] = Field(
+        "float32",
+        description="CUDA only: tf32 multiplies single-precision matrices with 10 bits of mantissa, faster; an equilibrium then "
+        "converges to some 1e-3 at best",
+    )
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> "TrainingSection":
-        if self.energy_weight == 0 and self.force_weight == 0:
-            raise ValueError("energy_weight and force_weight must not both be 0, received 0 and 0")
+        if not any(w.largest for w in (self.energy_weight, self.force_weight, self.stress_weight)):
+            raise ValueError(
+                "energy_weight, force_weight and stress_weight must not all be 0, received 0, 0 and 0"
+            )
         for beta in self.betas:
             if not 0 <= beta < 1:
                 raise ValueError(f"betas must lie in [0, 1), received {list(self.betas)}")
+        if min(self.unrolled_odds, default=0) < 0 or sum(self.unrolled_odds) <= 0:
+            raise ValueError(
+                "unrolled_odds must be >= 0 and not all 0, with one number for each number of passes, "
+                f"received {list(self.unrolled_odds)}"
+            )
+        for pattern, factor in self.rate_factors.items():
+            if factor < 0:
+                raise ValueError(f"rate_factors must be >= 0, received {factor} for {pattern!r}")
         return self
 
 
@@ -160,6 +299,11 @@ class OutputSection(Section):
     """Where the run is kept."""
 
     folder: str | None = Field(None, description="run folder; empty: runs/ and the recipe's name")
+    wandb: str | None = Field(
+        None,
+        description="also log to this project of Weights & Biases (package wandb; WANDB_MODE=offline in the environment keeps "
+        "it on this machine); empty: log.csv and TensorBoard only",
+    )
 
 
 class Recipe(Section):
@@ -169,6 +313,23 @@ class Recipe(Section):
     potential: PotentialConfig = Field(PotentialConfig(), description="which network")
     training: TrainingSection = Field(TrainingSection(), description="how it is fitted")
     output: OutputSection = Field(OutputSection(), description="where the run is kept")
+
+    @model_validator(mode="after")
+    def _training_suits_potential(self) -> "Recipe":
+        potential, training = self.potential, self.training
+        if training.correction_weight > 0 and not (
+            potential.kind == "equilibrium" and potential.training_solver.trajectory
+        ):
+            raise ValueError(
+                "training.correction_weight needs an equilibrium that keeps states on the way, such as those after two and four "
+                "passes: potential.training_solver.trajectory=[2, 4]"
+            )
+        if training.stress_weight.largest > 0 and potential.forces == "direct":
+            raise ValueError(
+                "training.stress_weight must be 0 with potential.forces=direct, which have no stress, received "
+                f"{training.stress_weight.largest}"
+            )
+        return self
 
     def save(self, path: Path) -> None:
         """Write all keys, defaults included, as YAML that `load_recipe` reads back."""

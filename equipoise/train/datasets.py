@@ -2,8 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from equipoise.data import Report, label_keys, read, rmd17, split, statistics
+from equipoise.data import (
+    SOURCES,
+    Counts,
+    Report,
+    Rmd17,
+    Splits,
+    one_theory,
+    read_source,
+    rmd17,
+    split,
+    statistics,
+)
+from equipoise.data.inputs import Input, open_file
 from equipoise.graph import Graph
 from equipoise.potentials import Statistics
 from equipoise.train.config import DataSection
@@ -11,13 +24,14 @@ from equipoise.train.config import DataSection
 
 @dataclass(frozen=True)
 class Datasets:
-    """Structures for training, for choosing the best weights, and for testing."""
+    """Structures for training, for choosing the best weights, and for testing: in memory, or made when they are asked for."""
 
-    train: list[Graph] = field(repr=False)
-    validation: list[Graph] = field(repr=False)
-    test: list[Graph] = field(repr=False)  # empty if the recipe names none
+    train: Sequence[Graph] = field(repr=False)
+    validation: Sequence[Graph] = field(repr=False)
+    test: Sequence[Graph] = field(repr=False)  # empty if the recipe names none
     name: str
     labels: dict[str, str] = field(default_factory=dict)  # kind -> key in the file, if one was read
+    theory: str | None = None  # how the labels were computed, if that is known
 
     def __str__(self) -> str:
         """How many structures there are, and which labels were really found."""
@@ -29,8 +43,10 @@ class Datasets:
         )
         if self.labels:
             text += f"; labels: {', '.join(f'{k} from {v!r}' for k, v in self.labels.items())}"
+        if self.theory:
+            text += f"; {self.theory}"
         if report.stress:
-            text += f"; {report.stress} with stress, which is not trained on"
+            text += f"; {report.stress} with stress, learned with training.stress_weight"
         return text
 
 
@@ -39,39 +55,61 @@ def read_datasets(section: DataSection, *, cutoff: float, test: bool = True) -> 
 
     `test=False` leaves the test file of `source: file` unread: training does not need it.
 
-    **Raises** `ValueError` for unknown molecules, files without labels, and a training set
-    that is too small for `validation_count`; `FileNotFoundError` for a missing file.
+    **Raises** `ValueError` for unknown data sets and subsets, files without labels, energies that are not in eV, structures of
+    different levels of theory, and a training set that is too small for `validation_count`; `FileNotFoundError` for a missing file.
     """
-    if section.source == "rmd17":
-        official = rmd17(section.molecule, section.split, folder=section.folder, cutoff=cutoff)
+    if _is_one_molecule(section):
+        official = _rmd17(section, cutoff)
         train, validation = _hold_out(official.train, section)
-        name = f"rMD17 {section.molecule}, split {section.split:02d}"
-        return Datasets(train=train, validation=validation, test=official.test, name=name)
-
+        return Datasets(
+            train=train,
+            validation=validation,
+            test=_first(official.test, section),
+            name=f"rMD17 {section.molecule}, split {section.split:02d}",
+            theory=SOURCES["rmd17"].theory_of(SOURCES["rmd17"].variants[0], section.target or ""),
+        )
+    if section.source != "file":
+        parts = _published(section, cutoff)
+        name = parts.name + (f", {section.target}" if section.target else "")
+        return Datasets(
+            train=parts.train,
+            validation=parts.validation,
+            test=parts.test,
+            name=name,
+            theory=parts.theory,
+        )
     assert section.train is not None  # the section checks it
-    train = _read(section.train, section, cutoff)
-    validation = _read(section.validation, section, cutoff)
-    if not validation:
+    files = [section.train, section.validation, section.test if test else None]
+    theory = one_theory(Path(path) for path in files if path is not None and Path(path).exists())
+    given = _open(section.train, section, cutoff)
+    train = given.graphs
+    if section.validation is None:
         train, validation = _hold_out(train, section)
+    else:
+        validation = _open(section.validation, section, cutoff).graphs
+        train = train if section.train_count is None else _some(train, section)
     return Datasets(
         train=train,
         validation=validation,
-        test=_read(section.test, section, cutoff) if test else [],
-        name=section.train,
-        labels=label_keys(
-            section.train, energy_key=section.energy_key, forces_key=section.forces_key
-        ),
+        test=read_test(section, cutoff=cutoff) if test else [],
+        name=section.title,
+        labels=given.labels,
+        theory=theory,
     )
 
 
-def read_test(section: DataSection, *, cutoff: float) -> list[Graph]:
+def read_test(section: DataSection, *, cutoff: float) -> Sequence[Graph]:
     """The test structures that a recipe names, empty if it names none; no other file is read.
 
     **Raises** as `read_datasets` does.
     """
-    if section.source == "rmd17":
-        return rmd17(section.molecule, section.split, folder=section.folder, cutoff=cutoff).test
-    return _read(section.test, section, cutoff)
+    if _is_one_molecule(section):
+        return _first(_rmd17(section, cutoff).test, section)
+    if section.source != "file":
+        return _published(section, cutoff).test
+    if section.test is None:
+        return []
+    return _first(_open(section.test, section, cutoff).graphs, section)
 
 
 def training_statistics(graphs: Sequence[Graph]) -> Statistics:
@@ -80,13 +118,42 @@ def training_statistics(graphs: Sequence[Graph]) -> Statistics:
     return Statistics(**asdict(statistics(graphs)))
 
 
-def _read(path: str | None, section: DataSection, cutoff: float) -> list[Graph]:
-    if path is None:
-        return []
-    return read(path, cutoff=cutoff, energy_key=section.energy_key, forces_key=section.forces_key)
+def _is_one_molecule(section: DataSection) -> bool:
+    return section.source == "rmd17" and "," not in section.molecule and section.molecule != "all"
 
 
-def _hold_out(graphs: list[Graph], section: DataSection) -> tuple[list[Graph], list[Graph]]:
+def _rmd17(section: DataSection, cutoff: float) -> Rmd17:
+    target = {} if section.target is None else {"target": section.target}
+    return rmd17(section.molecule, section.split, folder=section.folder, cutoff=cutoff, **target)
+
+
+def _published(section: DataSection, cutoff: float) -> Splits:
+    return read_source(
+        section.source,
+        subset=section.chosen,
+        folder=section.folder,
+        split=section.split,
+        target=section.target,
+        cutoff=cutoff,
+        counts=Counts(
+            train=section.train_count,
+            validation=section.validation_count,
+            test=section.test_count,
+            seed=section.seed,
+            validation_seed=section.validation_seed,
+        ),
+    )
+
+
+def _open(path: str, section: DataSection, cutoff: float) -> Input:
+    return open_file(
+        Path(path), cutoff=cutoff, energy_key=section.energy_key, forces_key=section.forces_key
+    )
+
+
+def _hold_out(
+    graphs: Sequence[Graph], section: DataSection
+) -> tuple[Sequence[Graph], Sequence[Graph]]:
     count = section.validation_count
     if len(graphs) <= count:
         raise ValueError(
@@ -94,4 +161,31 @@ def _hold_out(graphs: list[Graph], section: DataSection) -> tuple[list[Graph], l
             f"received {count}"
         )
     parts = split(graphs, train=len(graphs) - count, validation=count, seed=section.validation_seed)
-    return parts.train, parts.validation
+    _check_train_count(section, len(parts.train))
+    few = section.train_count is not None  # in random order, so these are a random few
+    return parts.train[: section.train_count] if few else parts.train, parts.validation
+
+
+def _some(graphs: Sequence[Graph], section: DataSection) -> Sequence[Graph]:
+    """As many training structures as wanted, where the validation structures are a file of their own."""
+    _check_train_count(section, len(graphs))
+    return split(graphs, train=section.train_count, validation=0, seed=section.seed).train
+
+
+def _first(graphs: Sequence[Graph], section: DataSection) -> Sequence[Graph]:
+    """The test structures, or as many as wanted."""
+    count = section.test_count
+    if count is None or not len(graphs):
+        return graphs
+    if count > len(graphs):
+        raise ValueError(
+            f"test_count must be at most the {len(graphs)} test structures there are, received {count}"
+        )
+    return graphs[:count]
+
+
+def _check_train_count(section: DataSection, there: int) -> None:
+    if section.train_count is not None and section.train_count > there:
+        raise ValueError(
+            f"train_count must be at most the {there} structures that are left to train on, received {section.train_count}"
+        )

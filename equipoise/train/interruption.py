@@ -14,9 +14,15 @@ class Interruption:
     one another. A second signal raises `KeyboardInterrupt` at once: whoever presses twice
     means it, and the last checkpoint is still there. Outside the main thread Python delivers
     no signals, and this object stays false.
+
+    Args:
+        once: a second signal means nothing either. Under torchrun one press arrives several
+            times: from the terminal or the queue, and passed on by torchrun, which itself
+            kills what has not ended half a minute later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, once: bool = False) -> None:
+        self._once = once
         self._received: int | None = None
         self._previous: dict[int, object] = {}
 
@@ -39,6 +45,6 @@ class Interruption:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
+        if self._received is not None and not self._once:
             raise KeyboardInterrupt
         self._received = number

@@ -1,10 +1,12 @@
 """`log.csv`: one row per validation."""
 
 import csv
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from equipoise.train.state import saving_error, write_atomically
+from equipoise.train.metrics import Errors
+from equipoise.train.state import Counters, saving_error, write_atomically
 
 
 @dataclass(frozen=True)
@@ -17,18 +19,41 @@ class Row:
     lr: float
     loss: float  # mean over the steps since the previous row
     train_energy_mae_mev: float  # meV, over the same steps, current weights
-    train_force_mae_mev: float  # meV/Angstrom
+    train_force_mae_mev: float  # meV/Å
     valid_energy_mae_mev: float  # meV, averaged weights
-    valid_force_mae_mev: float  # meV/Angstrom
+    valid_force_mae_mev: float  # meV/Å
     passes: float  # forward passes per training structure
     adjoint_passes: float
     unconverged: int  # training structures whose fixed point was not reached
-    contraction: (
-        float  # error left after one pass at a fixed point, worst of some validation structures
-    )
+    # Error left after one pass at a fixed point, worst of some validation structures.
+    contraction: float
+    valid_stress_mae_mev: float = math.nan  # meV/Å³, where stress is trained on
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def make_row(
+    at: Counters, valid: Errors, *, epoch: float, seconds: float, rate: float, contraction: float
+) -> Row:
+    """The row of a validation."""
+    train = at.tally.errors()
+    return Row(
+        epoch=epoch,
+        step=at.step,
+        seconds=seconds,
+        lr=rate,
+        loss=at.loss_sum / at.loss_count if at.loss_count else math.nan,
+        train_energy_mae_mev=train.energy_mae_mev,
+        train_force_mae_mev=train.force_mae_mev,
+        valid_energy_mae_mev=valid.energy_mae_mev,
+        valid_force_mae_mev=valid.force_mae_mev,
+        passes=at.tally.mean_passes,
+        adjoint_passes=at.tally.mean_adjoint_passes,
+        unconverged=at.tally.unconverged,
+        contraction=contraction,
+        valid_stress_mae_mev=valid.stress_mae_mev,
+    )
 
 
 class Log:

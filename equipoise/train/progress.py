@@ -61,8 +61,10 @@ def validation_line(row: Row, settings: TrainingSection, *, best: bool, bad_step
         f"epoch {row.epoch:g}/{settings.epochs}  {row.seconds:.0f} s  "
         f"forces {_shown(row.train_force_mae_mev)} train, {_shown(row.valid_force_mae_mev)} valid "
         f"meV/Å  energy {_shown(row.valid_energy_mae_mev)} meV  "
-        f"passes {_shown(row.passes)}+{_shown(row.adjoint_passes)}"
     )
+    if not math.isnan(row.valid_stress_mae_mev):
+        line += f"stress {_shown(row.valid_stress_mae_mev)} meV/Å³  "
+    line += f"passes {_shown(row.passes)}+{_shown(row.adjoint_passes)}"
     if row.unconverged:
         line += f"  {row.unconverged} solves did not converge"
     if bad_steps:
@@ -76,7 +78,7 @@ def step_text(at: Counters, settings: TrainingSection, *, steps_per_epoch: int) 
     train = _shown(at.tally.errors().force_mae_mev)
     text = (
         f"epoch {epoch + 1}/{settings.epochs} step {step + 1}/{steps_per_epoch}  "
-        f"forces {train} train, {_shown(at.best_score)} best valid meV/Å  "
+        f"forces {train} meV/Å train, best valid {_shown(at.best_score)} {at.best_unit}  "
         f"passes {_shown(at.tally.mean_passes)}"
     )
     return text + (f"  unconverged {at.tally.unconverged}" if at.tally.unconverged else "")

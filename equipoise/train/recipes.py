@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from equipoise.potentials import Choice
+from equipoise.potentials import Choice, PotentialConfig, load
 from equipoise.train.config import Recipe
 
 RECIPES = files("equipoise") / "recipes"
@@ -63,7 +63,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
             raise ValueError(f"recipe {str(name_or_path)!r} must be a mapping of sections")
         # Over the defaults, so that solver: {tolerance: 1e-5} keeps the solver's other settings
         # as they are in this place, and does not take those of a solver on its own.
-        layers, merged = [merged, *map(_parse_override, overrides)], OmegaConf.create(DEFAULTS)
+        layers = [merged, *map(_parse_override, overrides)]
+        merged = OmegaConf.create(DEFAULTS | _potential_of(OmegaConf.merge(*layers)))
         for layer in layers:
             merged = OmegaConf.merge(_chosen(merged, layer), layer)
         plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
@@ -74,6 +75,21 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         output = recipe.output.model_copy(update={"folder": str(Path("runs") / stem)})
         recipe = recipe.model_copy(update={"output": output})
     return recipe
+
+
+def _potential_of(layers: Any) -> dict[str, Any]:
+    """The section `potential` of the model that a recipe begins with, to take the place of the defaults."""
+    name = OmegaConf.select(layers, "training.initial_model")
+    try:
+        return {} if name is None else {"potential": potential_settings(load(str(name)).config)}
+    except FileNotFoundError:
+        # Training will say so; a run that is only gone on with has its weights, and all settings in its recipe.
+        return {}
+
+
+def potential_settings(config: PotentialConfig) -> dict[str, Any]:
+    """The section `potential` of a recipe for networks like this, as read from YAML."""
+    return Recipe(potential=config).model_dump(mode="json")["potential"]
 
 
 def make_recipe(plain: Mapping[str, Any]) -> Recipe:
@@ -255,7 +271,7 @@ def _descriptions(
                 ):
                     if field.removeprefix(f"{key}.") not in choice.shared:
                         yield f"{field} ({other})", value, text
-        elif _members(kind):
+        elif _members(kind) and isinstance(default, Mapping):
             yield from _descriptions(kind, f"{key}.", default, told)
         else:
             yield key, default, _about(level, name)

@@ -1,7 +1,7 @@
 """What a run needs to go on as if it had never stopped, and how it reaches the disk.
 
 Everything stands in one file, `state.safetensors`: weights, moving average and optimiser
-moments as tensors, counters as JSON in the header. One file, because two that are replaced
+moments and fixed points as tensors, counters as JSON in the header. One file, because two that are replaced
 one after the other can come from different steps after a power cut. `state.json` repeats the
 counters for people to read; nothing reads it back. Random numbers need no state: each step
 draws from a generator seeded by (seed, step).
@@ -16,14 +16,16 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from equipoise.potentials import Potential, Statistics
 from equipoise.train.metrics import Tally
+from equipoise.train.optimiser import Optimiser
+from equipoise.train.reuse import FixedPoints
 
 FORMAT = "equipoise training state"
-VERSION = 2
+VERSION = 3
 
 
 class SavingError(OSError):
@@ -42,11 +44,14 @@ class Counters:
     bad_steps: int = 0  # skipped because the loss or its gradient was not finite
     bad_in_a_row: int = 0
     unconverged: int = 0  # training structures, up to the last row of the log
-    best_score: float | None = None  # validation force MAE of the exported weights, meV/Angstrom
+    best_score: float | None = None  # validation error of the exported weights: see `score_of`
+    best_unit: str = "meV/Å"
     best_epoch: float | None = None
+    since_best: int = 0  # validations since then
     logged_step: int = -1  # step of the last row of the log
     finished: bool = False
     train_structures: int = 0  # to notice that the data changed under a run
+    steps_per_epoch: int = 0  # to notice that the batches did
 
     def start_new_row(self) -> None:
         """Forget the sums that have just become a row of the log."""
@@ -55,37 +60,88 @@ class Counters:
         self.loss_sum, self.loss_count, self.tally = 0.0, 0, Tally()
 
 
-def save_state(
-    path: Path,
-    counters: Counters,
-    potential: nn.Module,
-    average: AveragedModel,
-    optimiser: torch.optim.Optimizer,
-) -> None:
-    """Write the state, all or nothing.
+@dataclass(frozen=True)
+class Learner:
+    """Everything that a step changes, apart from the counters."""
+
+    potential: Potential
+    average: AveragedModel
+    optimiser: Optimiser
+    points: FixedPoints
+
+    def module_tensors(self) -> dict[str, Tensor]:
+        """Weights, and their moving average."""
+        return {
+            f"{prefix}{name}": value
+            for prefix, module in (("potential.", self.potential), ("average.", self.average))
+            for name, value in module.state_dict().items()
+        }
+
+    def tensors(self, *, points: bool) -> dict[str, Tensor]:
+        """All of it."""
+        tensors = self.module_tensors()
+        for index, moments in self.optimiser.state_dict()["state"].items():
+            for key, value in moments.items():
+                tensors[f"optimiser.{index}.{key}"] = value
+        if points:
+            tensors |= {f"points.{k}": value for k, value in self.points.state_dict().items()}
+        # Cloned, because safetensors refuses tensors that share memory.
+        return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+
+
+def save_state(path: Path, counters: Counters, learner: Learner, *, points: bool = True) -> None:
+    """Write the state, all or nothing; fixed points only if `points`.
 
     **Raises** `SavingError` (an `OSError`) if the disk refuses; the previous state is intact.
     """
-    tensors = _tensors(potential, average, optimiser)
     header = {
         "format": FORMAT,
         "version": str(VERSION),
         "counters": json.dumps(asdict(counters)),
+        "statistics": json.dumps(asdict(learner.potential.statistics)),
     }
-    data = safetensors.torch.save(tensors, metadata=header)
+    data = safetensors.torch.save(learner.tensors(points=points), metadata=header)
     write_atomically(path, lambda partial: partial.write_bytes(data))
     text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(counters)}, indent=2)
     write_atomically(path.with_suffix(".json"), lambda partial: partial.write_text(text + "\n"))
 
 
-def load_state(
-    path: Path, potential: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer
-) -> Counters:
+def read_statistics(path: Path) -> Statistics:
+    """The statistics of the potential in a state file: with them its network is built, into which `load_state` puts weights.
+
+    **Raises** `ValueError` if the file is truncated or is something else.
+    """
+    plain = json.loads(_open(path)[0]["statistics"])
+    return Statistics(**{k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()})
+
+
+def load_state(path: Path, learner: Learner) -> Counters:
     """Put a saved state into the objects given, and return its counters.
 
     **Raises** `ValueError` if the file is truncated, is something else, or belongs to another
     network.
     """
+    header, tensors = _open(path)
+    expected = learner.module_tensors()
+    found = {name for name in tensors if not name.startswith(("optimiser.", "points."))}
+    if found != expected.keys():
+        raise ValueError(
+            f"{path} must hold the tensors of this network, received others: "
+            f"{sorted(found ^ expected.keys())[:3]} ..."
+        )
+    learner.potential.load_state_dict(_below(tensors, "potential."))
+    learner.average.load_state_dict(_below(tensors, "average."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below(tensors, "optimiser.").items():
+        index, _, key = name.partition(".")
+        moments.setdefault(int(index), {})[key] = value
+    groups = learner.optimiser.state_dict()["param_groups"]
+    learner.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+    learner.points.load_state_dict(_below(tensors, "points."))
+    return _read_counters(header["counters"])
+
+
+def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -101,22 +157,7 @@ def load_state(
             f"{header.get('format')!r}, version {header.get('version')!r}; go on with the version "
             "of Equipoise that wrote it, or start afresh with resume=False"
         )
-    expected = _module_tensors(potential, average)
-    found = {name for name in tensors if not name.startswith("optimiser.")}
-    if found != expected.keys():
-        raise ValueError(
-            f"{path} must hold the tensors of this network, received others: "
-            f"{sorted(found ^ expected.keys())[:3]} ..."
-        )
-    potential.load_state_dict(_below(tensors, "potential."))
-    average.load_state_dict(_below(tensors, "average."))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below(tensors, "optimiser.").items():
-        index, _, key = name.partition(".")
-        moments.setdefault(int(index), {})[key] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": moments, "param_groups": groups})
-    return _read_counters(header["counters"])
+    return header, tensors
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -167,25 +208,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _tensors(
-    potential: nn.Module, average: AveragedModel, optimiser: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    tensors = _module_tensors(potential, average)
-    for index, moments in optimiser.state_dict()["state"].items():
-        for key, value in moments.items():
-            tensors[f"optimiser.{index}.{key}"] = value
-    # Cloned, because safetensors refuses tensors that share memory.
-    return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-
-
-def _module_tensors(potential: nn.Module, average: AveragedModel) -> dict[str, Tensor]:
-    return {
-        f"{prefix}{name}": value
-        for prefix, module in (("potential.", potential), ("average.", average))
-        for name, value in module.state_dict().items()
-    }
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

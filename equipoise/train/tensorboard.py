@@ -15,6 +15,7 @@ TAGS = {
     "valid_energy_mae_mev": "energy_mae_mev/valid",
     "train_force_mae_mev": "force_mae_mev/train",
     "valid_force_mae_mev": "force_mae_mev/valid",
+    "valid_stress_mae_mev": "stress_mae_mev/valid",
     "passes": "solver/passes",
     "adjoint_passes": "solver/adjoint_passes",
     "unconverged": "solver/unconverged",

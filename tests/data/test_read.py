@@ -159,7 +159,7 @@ def test_empty_file(tmp_path):
         read(tmp_path / "empty.xyz", cutoff=5.0)
 
 
-def test_npz_is_a_file_of_rmd17(tmp_path):
+def test_npz_in_any_of_its_layouts(tmp_path):
     path = tmp_path / "water.npz"
     atoms = ase.build.molecule("H2O")
     np.savez(
@@ -172,6 +172,12 @@ def test_npz_is_a_file_of_rmd17(tmp_path):
     (graph,) = read(path, cutoff=5.0)
     assert float(graph.energy) == pytest.approx(-1.0, rel=1e-3)  # from kcal/mol
     assert label_keys(path) == {"energy": "energies", "forces": "forces"}
+    np.savez(
+        tmp_path / "sgdml.npz", z=atoms.numbers, R=atoms.positions[None], E=[-1.0], e_unit="eV"
+    )
+    (graph,) = read(tmp_path / "sgdml.npz", cutoff=5.0)
+    assert float(graph.energy) == -1.0 and graph.forces is None
+    assert label_keys(tmp_path / "sgdml.npz") == {"energy": "E"}
     with pytest.raises(ValueError, match="have fixed names, received energy_key 'E'"):
         read(path, cutoff=5.0, energy_key="E")
     np.savez(tmp_path / "some.npz", coords=np.zeros((1, 3)))
@@ -205,3 +211,14 @@ def test_a_bad_label_is_named_by_its_structure(tmp_path):
     path = write(tmp_path / "nan.xyz", frames)
     with pytest.raises(ValueError, match="structure 2 of .*finite.* for atom 1"):
         read(path, cutoff=5.0)
+
+
+def test_nan_labels_are_missing_ones(tmp_path):
+    frames = results_as_ref(labelled(3))
+    frames[0].info["REF_energy"] = np.nan
+    frames[1].arrays["REF_forces"][:] = np.nan
+    frames[2].arrays["REF_forces"][0] = np.nan  # one atom
+    graphs = read(write(tmp_path / "nan.xyz", frames), cutoff=5.0)
+    assert graphs[0].energy is None and graphs[1].forces is None
+    assert graphs[2].forces.isnan().all(dim=1).tolist() == [True, False, False]
+    assert Report.of(graphs) == Report(structures=3, energy=2, forces=2, stress=0)

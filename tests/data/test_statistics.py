@@ -1,5 +1,7 @@
 """Reference energies, force scale and sizes of a training set."""
 
+import importlib
+
 import ase.build
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ import torch
 
 from equipoise.data import statistics
 from equipoise.graph import Graph, batch
+
+module = importlib.import_module("equipoise.data.statistics")  # `statistics` is also its function
 
 ATOMIC = {1: -13.6, 6: -1029.5, 7: -1485.0, 8: -2042.0}
 
@@ -103,3 +107,34 @@ def test_no_labels_give_neutral_scales():
 def test_no_structures():
     with pytest.raises(ValueError, match="at least one structure"):
         statistics([])
+
+
+# Sets that do not fit in one piece
+
+
+def test_pieces_give_the_same_numbers(monkeypatch):
+    graphs = molecules(["H2O", "CH4", "NH3", "CO2", "CH3CH2OH", "N2", "HCN"] * 6)
+    rng = np.random.default_rng(0)
+    graphs = [
+        g.replace(energy=g.energy + rng.normal(), forces=g.forces * rng.normal()) for g in graphs
+    ]
+    graphs[3] = graphs[3].replace(energy=torch.full_like(graphs[3].energy, torch.nan))
+    whole = statistics(graphs)
+    monkeypatch.setattr(module, "_ROWS", 4)
+    monkeypatch.setattr(module, "_COMPONENTS", 50)
+    for pieces in (graphs, [batch(graphs[i : i + 7]) for i in range(0, 42, 7)]):
+        found = statistics(iter(pieces))
+        assert found.elements == whole.elements
+        assert found.reference_energies == pytest.approx(whole.reference_energies, rel=1e-12)
+        assert found.force_rms == pytest.approx(whole.force_rms, rel=1e-13)
+        assert found.mean_neighbours == whole.mean_neighbours
+
+
+def test_pieces_of_one_composition_give_the_minimum_norm(monkeypatch):
+    """The triangle of a piece has rank 1, and its rounding errors must not count as more."""
+    graphs = molecules(["CH3CH2OH"] * 50)
+    graphs = [g.replace(energy=g.energy + 0.1 * i) for i, g in enumerate(graphs)]
+    whole = statistics(graphs)
+    monkeypatch.setattr(module, "_ROWS", 3)
+    found = statistics(graphs).reference_energies
+    assert found == pytest.approx(whole.reference_energies, rel=1e-11)

@@ -295,5 +295,5 @@ def test_refuses_options_it_cannot_follow():
 
 
 def test_refuses_half_a_state():
-    with pytest.raises(ValueError, match="without residual"):
+    with pytest.raises(ValueError, match="without adjoint_passes, residual"):
         EquipoiseCalculator(FakePotential()).restore(ethanol(), {"passes": np.array(1)})

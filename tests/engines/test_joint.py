@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from equipoise.deq import Joint
-from equipoise.engines import EquipoiseCalculator, run_md
+from equipoise.deq.predictors import LeastSquares
+from equipoise.engines import EquipoiseCalculator, WarmStart, run_md
 from tests.engines.fakes import tiny_potential
 from tests.engines.test_conservation import ethanol, follow
 from tests.engines.test_md import assert_same_run, simulate
@@ -44,20 +45,23 @@ def test_what_two_passes_do_not_solve_is_solved():
     calculator, atoms, _ = moving(tiny_potential(), joint=JOINT)
     before = calculator.statistics
     calculator.joint = Joint(passes=2, max_residual=1e-9)  # nothing is that good
-    atoms.positions[0] += 0.3
+    atoms.positions[0] += 0.2
     energy = atoms.get_potential_energy()
     after = calculator.statistics
     assert after.joint_retries == before.joint_retries + 1
     assert after.joint_calls == before.joint_calls
     assert calculator.residual < 1e-8
     _, solved, _ = moving(tiny_potential())
-    solved.positions[0] += 0.3
+    solved.positions[0] += 0.2
     assert energy == pytest.approx(solved.get_potential_energy(), abs=1e-8)
 
 
-def test_a_run_continues_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("predictor", [None, LeastSquares(depth=3)])
+def test_a_run_continues_bit_for_bit(tmp_path, predictor):
     potential = tiny_potential(tolerance=1e-4).float()
     options = {"potential": potential, "checkpoint_every": 4, "joint": JOINT}
+    if predictor is not None:
+        options["warm_start"] = WarmStart(predictor)
     simulate(tmp_path / "whole", steps=9, **options)
     simulate(tmp_path / "cut", steps=7, **options)
     simulate(tmp_path / "cut", steps=9, **options)

@@ -42,6 +42,7 @@ COLUMNS = [
     "adjoint_passes",
     "residual",
     "seconds",
+    "conserved_ev",
 ]
 
 
@@ -207,6 +208,51 @@ def test_langevin_reaches_its_temperature(tmp_path):
     assert kelvin[0] == 0
     assert 255 < kelvin[50:].mean() < 345  # 96 degrees of freedom, 20 relaxation times
     assert summary.drift_mev_per_atom_per_ps is None
+
+
+CRYSTAL = {
+    "atoms": ase.build.bulk("Al", cubic=True, a=3.0) * 2,
+    "potential": FakePotential(cutoff=2.8, depth=0.2, length=2.1),
+    "timestep_fs": 2.0,
+    "trajectory_every": 100,
+    "checkpoint_every": 1000,
+}
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "options", "message"),
+    [
+        ("npt", {}, r"periodic in three directions, received pbc \[False"),
+        ("bussi", {"temperature_k": 0.0}, "needs a temperature above 0 K"),
+        ("nose-hoover", {"atoms": changed(constraint=FixAtoms([0]))}, "knows no constraints"),
+        ("npt", {"pressure_bar": np.nan}, "pressure_bar must be finite, received nan"),
+    ],
+)
+def test_ensembles_refuse_what_they_cannot_sample(tmp_path, ensemble, options, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(tmp_path / "run", ensemble=ensemble, **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ensemble", ["bussi", "nose-hoover", "npt"])
+def test_thermostats_and_barostats_continue_bit_for_bit(tmp_path, ensemble):
+    options = {"ensemble": ensemble, "checkpoint_every": 4}
+    options = (CRYSTAL if ensemble == "npt" else {}) | options | {"barostat_fs": 100.0}
+    simulate(tmp_path / "whole", **options)
+    simulate(tmp_path / "cut", **options, steps=9)
+    simulate(tmp_path / "cut", **options)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_stopped_thermostat_goes_back_with_the_atoms(tmp_path):
+    options = {"ensemble": "nose-hoover", "checkpoint_every": 4}
+    simulate(tmp_path / "whole", **options)
+    with pytest.raises(SimulationStopped):
+        simulate(tmp_path / "cut", potential=scripted(call8="nan"), **options)
+    simulate(tmp_path / "cut", **options)
+    ends = [ase.io.read(tmp_path / name / "trajectory.extxyz") for name in ("whole", "cut")]
+    # Not to the last bit: the solve after the stop starts from nothing.
+    np.testing.assert_allclose(ends[0].positions, ends[1].positions, atol=1e-7)
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "langevin"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from equipoise.deq.predictors import Last, Linear, Quadratic
+from equipoise.deq.predictors import ASPC, Last, LeastSquares, Linear, Quadratic
 from equipoise.deq.solution import Result
 from equipoise.engines import WarmStart
 from equipoise.graph import Graph
@@ -172,6 +172,40 @@ def test_the_real_potential_says_how_good_a_guess_was():
     assert residuals[0] > 0.5  # a start from nothing
     assert residuals[3] < residuals[1] < 0.3
     assert warm_start.remembered == 3
+
+
+def test_a_fit_to_what_is_known_of_the_next_problem_beats_extrapolation():
+    """The injected input of the new structure says where it is on the way; times alone do not."""
+    potential, times = tiny_potential().eval(), 0.05 * np.arange(14)
+    residuals = {}
+    for predictor in (Quadratic(), ASPC(k=4), LeastSquares(depth=6, ridge=1e-10)):
+        memory, found = WarmStart(predictor), []
+        for time in times:
+            graph = graph_at(time)
+            equilibrium = potential(graph, start=memory.start(graph)).equilibrium
+            memory.remember(graph, equilibrium)
+            found.append(float(equilibrium.first_residual))
+        residuals[type(predictor)] = np.median(found[7:])
+    assert residuals[LeastSquares] < residuals[Quadratic] / 5
+    assert residuals[LeastSquares] < residuals[ASPC] / 2
+
+
+def test_a_restored_fit_guesses_the_same_bits():
+    potential, memory = tiny_potential().eval(), WarmStart(LeastSquares())
+    follow(memory, potential, 0.05 * np.arange(5))
+    other = WarmStart(LeastSquares())
+    other.restore(memory.state())
+    graph = graph_at(0.25)
+    one, two = (potential(graph, start=each.start(graph)).equilibrium for each in (memory, other))
+    assert torch.equal(one.value, two.value)
+    assert torch.equal(one.adjoint, two.adjoint)
+
+
+def test_without_descriptors_the_newest_solution_is_the_guess():
+    """From an engine or a file that kept none."""
+    memory = filled(LeastSquares())  # the fake has none
+    newest = memory.start(graph_at(0.04))
+    assert torch.equal(memory.start(graph_at(0.06)).value, newest.value)
 
 
 def test_a_second_solve_of_the_same_place_replaces_the_newest():

@@ -53,7 +53,13 @@ def run(tmp_path, settings: str, backend: str, tolerance: float = 1e-3) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("settings", [SHIPPED, CHUNKS], ids=["one chunk", "chunks"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(SHIPPED, id="one chunk"),
+        pytest.param(CHUNKS, id="chunks", marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_predictions_are_the_plain_ones(tmp_path, settings):
     run(tmp_path, settings, "aot_eager")
 

@@ -24,7 +24,7 @@ def make_run(folder: Path, *, epochs: int = 40, steps: int = 600, seed: int = 0)
 def _write_log(path: Path, epochs: int, random: np.random.Generator) -> None:
     header = (
         "epoch,step,seconds,lr,loss,train_energy_mae_mev,train_force_mae_mev,"
-        "valid_energy_mae_mev,valid_force_mae_mev,passes,adjoint_passes,unconverged"
+        "valid_energy_mae_mev,valid_force_mae_mev,passes,adjoint_passes,unconverged,contraction"
     )
     lines = [header]
     for epoch in range(epochs):
@@ -32,7 +32,8 @@ def _write_log(path: Path, epochs: int, random: np.random.Generator) -> None:
         energy = 18 + 170 * np.exp(-epoch / 8) * random.uniform(0.8, 1.2)
         lines.append(
             f"{epoch},{epoch * 95},{epoch * 7.5 + 7},0.005,{force / 100},{energy * 0.9},"
-            f"{force * 0.93},{energy},{force},9.5,8.5,0"
+            f"{force * 0.93},{energy},{force},{6 + epoch / 15},{5 + epoch / 20},0,"
+            f"{0.3 + 0.2 * epoch / epochs}"
         )
     path.write_text("\n".join(lines) + "\n")
 
@@ -48,6 +49,8 @@ def _write_evaluation(folder: Path, random: np.random.Generator) -> None:
         energy_pred=energy_pred,
         forces_true=forces,
         forces_pred=forces_pred,
+        atoms=np.full(1000, 9),
+        energy_mean=np.full(1000, -4209.0),
     )
     energy_error, force_error = energy_pred - energy, forces_pred - forces
     evaluation = {
@@ -57,14 +60,49 @@ def _write_evaluation(folder: Path, random: np.random.Generator) -> None:
         "force_mae_mev": 1000 * np.abs(force_error).mean(),
         "force_rmse_mev": 1000 * np.sqrt((force_error**2).mean()),
         "mean_predictor": {"energy_mae_mev": 144.2, "force_mae_mev": 911.0},
+        "intervals": {"energy_mae_mev": [15.1, 16.9], "force_mae_mev": [49.5, 50.6]},
+        "bootstrap": {"replicates": 1000, "level": 0.95, "block": 1, "seed": 0},
         "structures": 1000,
         "passes_mean": 18.2,
+        "passes_forward": 9.7,
+        "passes_adjoint": 8.5,
+        "elements": [
+            {"element": name, "atoms": atoms, "force_mae_mev": mae, "force_rmse_mev": 1.4 * mae}
+            for name, atoms, mae in (("H", 6000, 41.0), ("C", 2000, 66.0), ("O", 1000, 71.0))
+        ],
+        "molecules": [{"name": "C2H6O", "structures": 1000, "force_mae_mev": 50.0}],
+        "worst": [worst(index) for index in (17, 4, 803)],
+        "examination": {
+            "parameters": 111824,
+            "structures": 8,
+            "rotation": {"energy_mev": 1e-3, "force_mev": 2e-3, "force_relative": 3e-7},
+            "mirror": {"energy_mev": 1e-3, "force_mev": 2e-3, "force_relative": 4e-7},
+            "contraction_mean": 0.26,
+            "contraction_max": 0.29,
+            "seconds_alone": 0.084,
+            "seconds_alone_quartiles": [0.08, 0.09],
+        },
         "unconverged": 0,
         "seconds_per_structure": 0.004,
         "model": "model.safetensors",
         "data": "rmd17:ethanol",
     }
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
+
+
+def worst(index: int, **changes: object) -> dict[str, object]:
+    """A structure with large errors, as it stands in evaluation.json."""
+    return {
+        "index": index,
+        "molecule": "C2H6O",
+        "atoms": 9,
+        "energy_error_mev": -17.3,
+        "force_mae_mev": 112.0,
+        "force_worst_mev": 1140.0,
+        "force_worst_atom": 2,
+        "force_worst_element": "O",
+        "converged": True,
+    } | changes
 
 
 def _write_md(folder: Path, steps: int, random: np.random.Generator) -> None:

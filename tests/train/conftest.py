@@ -10,7 +10,7 @@ import pytest
 from ase.calculators.lj import LennardJones
 from rich.console import Console
 
-from equipoise.train import Recipe, loop, make_recipe
+from equipoise.train import Recipe, initial, make_recipe, trainer
 from tests.fakes import FakePotential, build_fake, save_fake
 
 TETRAHEDRON = np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
@@ -68,8 +68,9 @@ class Fakes:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     fakes = Fakes()
-    monkeypatch.setattr(loop, "build", fakes.build)
-    monkeypatch.setattr(loop, "save", save_fake)
+    monkeypatch.setattr(trainer, "build", fakes.build)
+    monkeypatch.setattr(initial, "build", fakes.build)
+    monkeypatch.setattr(trainer, "save", save_fake)
     return fakes
 
 

@@ -2,53 +2,23 @@ import io
 import json
 import math
 import re
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from torch import nn
 
-from equipoise.deq import Solution
-from equipoise.graph import Graph
-from equipoise.potentials import Prediction, Statistics
+from equipoise.graph import Graph, batch
+from equipoise.potentials import Prediction
 from equipoise.report.terminal import evaluation_table
-from equipoise.train import evaluate
-
-STATISTICS = Statistics(
-    elements=(1, 8),
-    reference_energies=(-1.0, -5.0),
-    force_rms=1.0,
-    mean_neighbours=1.0,
-    mean_atoms=2.0,
-)
-
-
-class Constant(nn.Module):
-    """Says 1 eV too much, forces 0.5 eV/Angstrom too large, and fails on every oxygen."""
-
-    statistics = STATISTICS
-    device = torch.device("cpu")
-
-    def forward(self, graph: Graph, *, unconverged: str) -> Prediction:
-        assert unconverged == "accept" and not self.training and torch.is_grad_enabled()
-        ones = torch.ones(graph.n_structures, dtype=torch.int64)
-        failed = torch.zeros_like(ones).index_add_(0, graph.owner, (graph.species == 8).long())
-        return Prediction(
-            energy=torch.nan_to_num(graph.energy) + 1.0,
-            forces=torch.nan_to_num(graph.forces) + 0.5,
-            stress=None,
-            atomic_energies=torch.zeros(graph.n_atoms, dtype=torch.float64),
-            equilibrium=Solution(
-                value=torch.zeros(graph.n_atoms, 1),
-                passes=4 * ones,
-                residual=1e-3 * ones,
-                result=failed.clamp(max=1),
-                adjoint_passes=2 * ones,
-                adjoint_result=0 * ones,
-            ),
-        )
+from equipoise.train import Tally, evaluate, save_worst
+from equipoise.train.outcomes import ARRAYS
+from equipoise.train.sample import Sample
+from tests.train.constant import Constant
 
 
 @pytest.fixture
@@ -93,7 +63,7 @@ def test_saved_files(graphs: list[Graph], tmp_path: Path) -> None:
     assert numbers["force_mae_mev"] == pytest.approx(500)
     assert numbers["mean_predictor"]["energy_mae_mev"] == pytest.approx(750)
     with np.load(tmp_path / "run" / "evaluation.npz", allow_pickle=False) as pairs:
-        assert sorted(pairs) == ["energy_pred", "energy_true", "forces_pred", "forces_true"]
+        assert set(pairs) == {*ARRAYS, "names", "forces_true", "forces_pred"}
         np.testing.assert_array_equal(pairs["forces_pred"], found.forces_pred)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "evaluation.json",
@@ -102,21 +72,17 @@ def test_saved_files(graphs: list[Graph], tmp_path: Path) -> None:
 
 
 def test_without_forces_the_json_has_null(graphs: list[Graph]) -> None:
-    class EnergyOnly(Constant):
-        def forward(self, graph: Graph, *, unconverged: str) -> Prediction:
-            zeros = torch.zeros(graph.n_atoms, 3, dtype=torch.float64)
-            return super().forward(graph.replace(forces=zeros), unconverged=unconverged)
-
-    found = evaluate(EnergyOnly(), [graphs[2]])
+    found = evaluate(Constant(), [graphs[2]])
     assert found.as_dict()["force_mae_mev"] is None
     assert found.as_dict()["energy_mae_mev"] == pytest.approx(1000)
 
 
-def test_predictions_that_are_no_numbers_are_counted(graphs: list[Graph]) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_predictions_that_are_no_numbers_are_counted(graphs: list[Graph], value: float) -> None:
     class Broken(Constant):
         def forward(self, graph: Graph, *, unconverged: str) -> Prediction:
             prediction = super().forward(graph, unconverged=unconverged)
-            prediction.forces[graph.species == 8] = torch.nan
+            prediction.forces[graph.species == 8] = value
             return prediction
 
     found = evaluate(Broken(), graphs[:2])
@@ -128,7 +94,8 @@ def test_predictions_that_are_no_numbers_are_counted(graphs: list[Graph]) -> Non
     console.print(table)
     text = " ".join(console.file.getvalue().split())
     assert "Errors on two pairs" in text and "1 with NaN or infinity" in text
-    assert re.search(r"broken .* 1000 .* 1000 .* nan .* nan", text)
+    assert re.search(r"broken .* 1000 .* 1000 .* (nan .* nan|inf .* inf)", text)
+    json.dumps(evaluate(Broken(), graphs[:2] * 10).as_dict(), allow_nan=False)
     # Without a label it is a dash.
     missing = torch.full((1,), torch.nan, dtype=torch.float64)
     unlabelled = [graph.replace(energy=missing) for graph in graphs[:2]]
@@ -141,3 +108,125 @@ def test_nothing_to_evaluate(graphs: list[Graph]) -> None:
         evaluate(Constant(), [])
     with pytest.raises(ValueError, match="needs labels, received 1 structures without"):
         evaluate(Constant(), [graphs[0].replace(energy=None, forces=None)])
+
+
+def test_tallies_of_parts_add_up(graphs: list[Graph]) -> None:
+    whole = evaluate(Constant(), graphs).tally
+    parts = [evaluate(Constant(), [graph]).tally for graph in graphs]
+    assert sum(parts, Tally()) == whole
+    assert Tally.of(whole.values()) == whole
+    assert isinstance(Tally.of(map(float, whole.values())).structures, int)
+    running = Tally()  # as training counts
+    for graph in graphs:
+        running.add(Constant().eval()(graph, unconverged="accept"), graph)
+    assert running == whole
+
+
+def test_errors_by_element_and_molecule(graphs: list[Graph]) -> None:
+    found = evaluate(Constant(), graphs)
+    numbers = found.as_dict()
+    assert [(e["element"], e["atoms"]) for e in numbers["elements"]] == [("H", 3), ("O", 1)]
+    assert [m["name"] for m in numbers["molecules"]] == ["H2", "HO", "H"]
+    assert [m["unconverged"] for m in numbers["molecules"]] == [0, 1, 0]
+    assert numbers["molecules"][2]["force_mae_mev"] is None
+    named = evaluate(Constant(), graphs, molecules=["pair", "pair", "atom"]).as_dict()
+    assert [(m["name"], m["structures"]) for m in named["molecules"]] == [("pair", 2), ("atom", 1)]
+    with pytest.raises(ValueError, match="each of the 3 structures, received 1 names"):
+        evaluate(Constant(), graphs, molecules=["pair"])
+
+
+def test_worst_structures_and_where(graphs: list[Graph], tmp_path: Path) -> None:
+    class WrongOnOxygen(Constant):
+        def forward(self, graph: Graph, *, unconverged: str) -> Prediction:
+            prediction = super().forward(graph, unconverged=unconverged)
+            prediction.forces[graph.species == 8] += 3.0
+            return prediction
+
+    potential = WrongOnOxygen().eval()
+    found = evaluate(potential, graphs)
+    first, second = found.as_dict()["worst"]  # the third has no force label
+    assert (first["index"], second["index"]) == (1, 0)
+    assert (first["force_worst_element"], first["force_worst_atom"]) == ("O", 0)
+    assert first["force_worst_mev"] == pytest.approx(1000 * math.sqrt(3) * 3.5)
+    assert (first["converged"], second["converged"]) == (False, True)
+    save_worst(potential, graphs, found.outcomes.worst(1), tmp_path / "worst.extxyz")
+    (atoms,) = ase.io.read(tmp_path / "worst.extxyz", index=":")
+    assert atoms.info["index"] == 1
+    np.testing.assert_allclose(atoms.arrays["force_error"], np.sqrt(3) * np.array([3.5, 0.5]))
+    np.testing.assert_allclose(
+        atoms.get_forces() - atoms.arrays["REF_forces"], [[3.5] * 3, [0.5] * 3]
+    )
+    # Energies decide where there is no force.
+    assert evaluate(Constant(), [graphs[2]]).outcomes.worst(5).tolist() == [0]
+
+
+def test_stress_where_it_is_labelled(graphs: list[Graph]) -> None:
+    crystal = Graph.build(
+        [[0.0, 0, 0]], [1], cutoff=2.0, cell=3 * np.eye(3), pbc=True, energy=-1.0, stress=[0.1] * 6
+    )
+    bare = crystal.replace(stress=None)
+    found = evaluate(Constant(), [graphs[0], crystal, crystal, bare, graphs[1]])
+    assert found.errors.stress_mae_mev == pytest.approx(250)
+    assert found.tally.stresses == 12
+    assert found.mean_predictor.stress_rmse_mev == pytest.approx(100)
+    assert found.outcomes.atoms.tolist() == [2, 1, 1, 1, 2], "the order is that of the data"
+    assert evaluate(Constant(), [graphs[0], bare]).as_dict()["stress_mae_mev"] is None
+
+
+def test_one_structure_has_errors_but_no_intervals(graphs: list[Graph]) -> None:
+    numbers = evaluate(Constant(), graphs[:1]).as_dict()
+    assert numbers["energy_mae_mev"] == pytest.approx(1000)
+    assert numbers["seconds_per_structure"] > 0
+    assert set(numbers["intervals"].values()) == {None}
+    json.dumps(numbers, allow_nan=False)
+
+
+def test_offset_of_energies(graphs: list[Graph]) -> None:
+    numbers = evaluate(Constant(), graphs).as_dict()
+    assert numbers["energy_offset_mev"] == pytest.approx(1000)
+    assert numbers["energy_scatter_mev"] == pytest.approx(0, abs=1e-9)
+
+
+class Lazy(Sequence[Graph]):
+    """Builds every graph anew, and counts those that somebody still holds."""
+
+    def __init__(self, graph: Graph, length: int) -> None:
+        self.graph, self.length = graph, length
+        self.alive = self.most = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Graph:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        made = self.graph.replace(energy=self.graph.energy + index)
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        weakref.finalize(made, self._gone)
+        return made
+
+    def _gone(self) -> None:
+        self.alive -= 1
+
+
+def test_structures_are_not_kept(graphs: list[Graph]) -> None:
+    lazy, seen = Lazy(graphs[0], 50), []
+    found = evaluate(Constant(), lazy, batch_size=4, observe=seen.append)
+    assert found.structures == 50 and lazy.most <= 6
+    assert seen[0] == 4 and seen[-1] == 50
+    np.testing.assert_array_equal(found.energy_true, np.arange(50) - 2.5)
+
+
+def test_sample_of_forces_is_bounded_and_even(graphs: list[Graph]) -> None:
+    sample = Sample(most_atoms=400)
+    potential = Constant().eval()
+    for first in range(0, 4000, 100):
+        numbers = torch.arange(first, first + 100, dtype=torch.float64)
+        graph = batch([graphs[0]] * 100)
+        graph = graph.replace(forces=numbers.repeat_interleave(2)[:, None].expand(-1, 3))
+        sample.add(potential(graph, unconverged="accept"), graph)
+    true, pred = sample.forces()
+    assert 100 < len(true) <= 400
+    np.testing.assert_allclose(pred - true, 0.5)
+    assert abs(true.mean() - 2000) < 350, "early structures and late ones alike"

@@ -8,13 +8,16 @@ import os
 import signal
 from pathlib import Path
 
+import ase.io
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from equipoise.train import Recipe, SavingError, TrainingError, fit, load_recipe, loop, state
+from equipoise.train import Recipe, SavingError, TrainingError, fit, load_recipe, state, trainer
 from equipoise.train.log import COLUMNS
+from equipoise.train.machine import find_device
+from equipoise.train.step import draw as draw_step
 from tests.train.conftest import Fakes
 
 
@@ -81,7 +84,7 @@ def test_exported_weights_are_the_best_average(
         seen.append(({k: v.clone() for k, v in potential.state_dict().items()}, extra))
         path.write_bytes(b"")
 
-    loop.save = save  # undone with the fixture's own patch
+    trainer.save = save  # undone with the fixture's own patch
     result = fit(recipe, tmp_path / "run", console=console)
     weights, extra = seen[-1]
     assert extra["epoch"] == result.best_epoch
@@ -340,6 +343,34 @@ def test_other_data_under_a_run_is_noticed(
         fit(recipe, tmp_path / "run", console=console)
 
 
+def test_batches_that_are_others_are_noticed(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `max_edges` and another number of processes: the same step would be another place in another epoch."""
+    fit(changed(recipe, epochs=1), tmp_path, console=console)
+
+    class Fewer(trainer.Loader):
+        def __len__(self) -> int:
+            return super().__len__() - 1
+
+    monkeypatch.setattr(trainer, "Loader", Fewer)
+    with pytest.raises(ValueError, match="started with 5 batches per epoch, received 4; with tr"):
+        fit(changed(recipe, epochs=1), tmp_path, console=console)
+
+
+def test_energies_alone_decide_where_there_are_no_forces(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    frames = ase.io.read(recipe.data.train, index=":")
+    for atoms in frames:
+        del atoms.arrays["REF_forces"]
+    ase.io.write(tmp_path / "energies.extxyz", frames)
+    data = recipe.data.model_copy(update={"train": str(tmp_path / "energies.extxyz")})
+    result = fit(recipe.model_copy(update={"data": data}), tmp_path / "run", console=console)
+    best = min(float(row["valid_energy_mae_mev"]) for row in rows(tmp_path / "run"))
+    assert result.best_force_mae_mev == pytest.approx(best) and result.best_unit == "meV"
+
+
 def test_a_bar_on_a_terminal(recipe: Recipe, fakes: Fakes, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=200)
     fit(recipe, tmp_path / "[bold]", console=console)
@@ -352,7 +383,7 @@ def test_the_jacobian_penalty_is_asked_for_as_often_as_told(recipe: Recipe) -> N
         training = recipe.training.model_copy(update=settings)
         with torch.random.fork_rng(devices=[]):
             cpu = torch.device("cpu")
-            return [loop._draw(training, step, cpu, 0.5)[0] for step in range(400)]
+            return [draw_step(training, step, cpu, 0.5).penalise for step in range(400)]
 
     assert 150 < sum(draw()) < 250
     assert draw() == draw() != draw(seed=1)
@@ -364,5 +395,52 @@ def test_cuda_where_there_is_none() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(ValueError, match="there is no CUDA device; use auto or cpu"):
-        loop._device("cuda")
-    assert loop._device("auto").type == "cpu"
+        find_device("cuda")
+    assert find_device("auto").type == "cpu"
+
+
+def test_no_patience_left(recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console) -> None:
+    """Nothing gets better where nothing moves; the run is finished all the same, also after a stop."""
+    recipe = changed(recipe, patience=2, learning_rate=1e-30, jacobian_weight=0.0)
+    result = fit(recipe, tmp_path / "whole", console=console)
+    assert result.finished and result.best_epoch == 1 and result.steps == 15
+    assert "no better validation in 2: ending at epoch 3" in console.file.getvalue()
+    assert fit(recipe, tmp_path / "whole", console=console).steps == 15
+
+    def press(call: int) -> None:
+        if call == 12:
+            signal.raise_signal(signal.SIGINT)
+
+    fakes.settings["before_call"] = press
+    assert not fit(recipe, tmp_path / "parts", console=console).finished
+    fakes.settings.clear()
+    fit(recipe, tmp_path / "parts", console=console)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="locks of files are those of POSIX")
+def test_two_runs_in_one_folder_are_refused(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    refusals = []
+
+    def another(call: int) -> None:
+        if call == 7 and not refusals:
+            fakes.settings.clear()
+            for resume in (True, False):
+                with pytest.raises(ValueError, match="a run is going on in .* at this moment"):
+                    fit(recipe, tmp_path, resume=resume, console=console)
+                refusals.append(resume)
+
+    fakes.settings["before_call"] = another
+    assert fit(recipe, tmp_path, console=console).finished and refusals == [True, False]
+    assert len(rows(tmp_path)) == 4
+    assert fit(recipe, tmp_path, console=console).finished, "the lock has gone with the run"
+
+
+def test_arithmetic_of_a_gpu_is_refused_on_a_cpu(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    with pytest.raises(ValueError, match="training.matmul=tf32 is an arithmetic of CUDA devices"):
+        fit(changed(recipe, matmul="tf32", device="cpu"), tmp_path, console=console)
+    assert torch.get_float32_matmul_precision() == "highest" and not (tmp_path / "log.csv").exists()

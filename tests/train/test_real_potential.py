@@ -1,6 +1,7 @@
 """The loop with the real network, as small as it gets."""
 
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ import torch
 from rich.console import Console
 
 import equipoise.potentials
-from equipoise.potentials import describe, load
-from equipoise.train import Recipe, evaluate, fit, make_recipe, read_datasets
-from tests.train.test_loop import assert_same_run
+from equipoise.potentials import build, describe, load
+from equipoise.train import FitResult, Recipe, evaluate, fit, make_recipe, read_datasets
+from tests.train.test_loop import assert_same_run, rows
 
 
 @pytest.fixture(params=["equilibrium", "stacked"])
@@ -24,10 +25,16 @@ def small(request: pytest.FixtureRequest, recipe: Recipe) -> Recipe:
     return make_recipe(plain)
 
 
-def test_resumed_is_uninterrupted_and_the_model_loads(
-    small: Recipe, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = fit(small, tmp_path / "whole", console=console)
+def stopped_and_resumed(
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stop: int = 3,
+) -> FitResult:
+    """Compare a run with one that Ctrl-C stopped in call `stop` of its network; the result of the whole one."""
+    whole = fit(recipe, folder / "whole", console=console)
     assert whole.finished and whole.bad_steps == 0
 
     forward = equipoise.potentials.Potential.forward
@@ -35,16 +42,25 @@ def test_resumed_is_uninterrupted_and_the_model_loads(
 
     def press(self: torch.nn.Module, *args: object, **kwargs: object) -> object:
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == stop:
             signal.raise_signal(signal.SIGINT)
         return forward(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(equipoise.potentials.Potential, "forward", press)
-        assert fit(small, tmp_path / "parts", console=console).steps == 3
-    fit(small, tmp_path / "parts", console=console)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+        assert not fit(recipe, folder / "parts", console=console).finished
+    fit(recipe, folder / "parts", console=console)
+    assert_same_run(folder / "whole", folder / "parts")
+    return whole
 
+
+@pytest.mark.parametrize(
+    "small", ["stacked", pytest.param("equilibrium", marks=pytest.mark.slow)], indirect=True
+)
+def test_resumed_is_uninterrupted_and_the_model_loads(
+    small: Recipe, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stopped_and_resumed(small, tmp_path, console, monkeypatch)
     potential = load(whole.model)
     extra = describe(whole.model)["extra"]
     data = read_datasets(small.data, cutoff=potential.cutoff)
@@ -58,4 +74,36 @@ def test_resumed_is_uninterrupted_and_the_model_loads(
     assert single.errors.force_mae_mev == pytest.approx(found.errors.force_mae_mev, rel=1e-2)
     with torch.inference_mode():
         inside = evaluate(potential, data.validation, batch_size=4)
-    assert inside.errors == found.errors
+    assert asdict(inside.errors) == pytest.approx(
+        asdict(found.errors), rel=0, abs=0, nan_ok=True
+    )  # no stress here
+
+
+def test_with_everything_at_once_resumed_is_uninterrupted(
+    small: Recipe, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Muon, schedules, factors, the penalty, the correction, unrolled steps, batches by edges, fixed points kept."""
+    plain = small.model_dump(mode="json")
+    plain["training"].update(
+        epochs=2,
+        optimiser="muon",
+        rate_factors={"head.*": 0.5, "backbone.hidden.*": 0.0},
+        energy_weight={"start": 1.0, "end": 5.0},
+        force_weight={"start": 10.0, "end": 5.0, "until": 0.5, "shape": "step"},
+        unrolled=0.4,
+        unrolled_odds=[0, 1, 1],
+        max_edges=36,
+        prefetch=1,
+        patience=10,
+    )
+    if plain["potential"]["kind"] == "equilibrium":
+        plain["training"].update(reuse_memory=1.0, correction_weight=0.1)
+        plain["potential"]["training_solver"]["trajectory"] = [2, 4]
+    whole = stopped_and_resumed(make_recipe(plain), tmp_path, console, monkeypatch, stop=11)
+    before = build(small.potential, load(whole.model).statistics, seed=0).state_dict()
+    after = load(whole.model).state_dict()
+    same = {name for name, value in after.items() if torch.equal(value, before[name])}
+    assert same == {name for name in after if name.startswith("backbone.hidden.")}
+    first, _ = (float(row["passes"]) for row in rows(tmp_path / "whole"))
+    equilibrium = small.potential.kind == "equilibrium"
+    assert first >= 2 if equilibrium else first == 0, "unrolled passes are passes"

@@ -150,7 +150,7 @@ def test_a_wrong_override_says_what_is_wrong(override: str, message: str) -> Non
 
 
 def test_both_weights_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match="must not both be 0"):
+    with pytest.raises(ValueError, match="must not all be 0"):
         load_recipe("quickstart", ["training.energy_weight=0", "training.force_weight=0"])
 
 

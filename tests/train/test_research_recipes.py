@@ -8,8 +8,8 @@ from equipoise.graph import Graph, batch
 from equipoise.potentials import Statistics, build
 from equipoise.train import Recipe, load_recipe, recipe_names
 from equipoise.train.datasets import training_statistics
-from equipoise.train.loss import Loss
 from equipoise.train.optimiser import build_optimiser
+from equipoise.train.step import loss_at
 
 RECIPES = [name for name in recipe_names() if "equiformer-v2" in name]
 # What the comments of the recipes offer.
@@ -80,7 +80,7 @@ def test_two_steps(name: str, changes: list[str], graphs: list[Graph]) -> None:
     settings = recipe.training
     potential = build(recipe.potential, training_statistics(graphs), seed=0).train()
     optimiser = build_optimiser(potential, settings)
-    loss_of = Loss(settings.loss, settings.energy_weight, settings.force_weight)
+    loss_of = loss_at(settings, 0.0)
     before = {key: weight.detach().clone() for key, weight in potential.named_parameters()}
     size = min(settings.batch_size, 2)
     for step in range(2):

@@ -1,0 +1,140 @@
+"""Labelled structures to measure a potential on, as the options and the recipe in a model file name them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+
+from equipoise.cli.app import say
+from equipoise.cli.learn import AS_OPTIONS
+from equipoise.data import SOURCES, check_energies, find_source, label_keys, read
+from equipoise.graph import Graph
+from equipoise.potentials import describe
+from equipoise.train import DataSection, make_recipe, read_test
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What models are measured on."""
+
+    name: str
+    structures: Callable[[float], Sequence[Graph]]  # with edges up to a cutoff, Å
+    labels: dict[str, str]  # kind -> key in the file, if one is read
+    file: Path | None
+    split: int | None = None  # of a published data set
+
+
+def labelled(
+    model: str, data: str | None, data_folder: Path | None, keys: dict[str, str | None]
+) -> Labelled:
+    """The structures to evaluate on, as the options and the recipe in the model file say."""
+    section = _trained_on(model)
+    if data is None:
+        if section is None:
+            raise ValueError(f"{model} does not say what it was trained on; give --data")
+        if section.source == "file" and section.test is None:
+            raise ValueError(f"the recipe of {model} names no test structures; give --data")
+        data = section.test if section.source == "file" else section.title
+    name, colon, subset = data.partition(":")
+    if (colon or name in SOURCES) and not Path(data).exists():
+        return _published(find_source(name).name, subset, section, data_folder, keys)
+    if data_folder is not None:
+        raise ValueError(f"--data-folder is for published data sets, received --data {data}")
+    file = Path(data)
+    if file.suffix == ".npz":
+        _refuse_keys(keys, data)
+    elif section is not None:
+        trained = {"energy_key": section.energy_key, "forces_key": section.forces_key}
+        keys = {name: keys[name] or trained[name] for name in keys}
+    if section is not None and section.train is not None and _same(section.train, data):
+        say(
+            f"note: {data} is what {model} learned from, so its errors there say little",
+            style="yellow",
+        )
+
+    def structures(cutoff: float) -> Sequence[Graph]:
+        graphs = read(file, cutoff=cutoff, **keys)
+        check_energies(graphs, where=data)
+        return graphs
+
+    return Labelled(data, structures, label_keys(file, **keys), file)
+
+
+def _published(
+    source: str,
+    subset: str,
+    section: DataSection | None,
+    folder: Path | None,
+    keys: dict[str, str | None],
+) -> Labelled:
+    """The test structures of a published data set: those of the training, if a model was trained on the same."""
+    wanted = {"source": source, "subset": subset} if subset else {"source": source}
+    official = make_recipe({"data": wanted}).data
+    _refuse_keys(keys, official.title)
+    if section is not None and section.title == official.title:
+        official = section  # another split would hold structures of the training set
+    if folder is not None:
+        official = official.model_copy(update={"folder": str(folder)})
+
+    def structures(cutoff: float) -> Sequence[Graph]:
+        graphs = read_test(official, cutoff=cutoff)
+        if len(graphs) == 0:
+            raise ValueError(
+                f"{official.title} has no test structures of its own; give a file of others with --data"
+            )
+        return graphs
+
+    return Labelled(official.title, structures, {}, None, official.split)
+
+
+def _trained_on(model: str) -> DataSection | None:
+    """The data section of the recipe that a model file carries."""
+    recipe = (describe(model).get("extra") or {}).get("recipe")
+    return None if recipe is None else make_recipe({"data": recipe["data"]}).data
+
+
+def _same(first: str, other: str) -> bool:
+    return Path(first).resolve() == Path(other).resolve()
+
+
+def _refuse_keys(keys: dict[str, str | None], data: str) -> None:
+    given = [f"{AS_OPTIONS[name]} {key}" for name, key in keys.items() if key is not None]
+    if given:
+        raise ValueError(
+            f"the labels of {data} have fixed names, received {' and '.join(given)}; leave that out"
+        )
+
+
+def warn_of_other_splits(files: Mapping[str, str], test: Labelled) -> None:
+    """Says for which models test structures may have been training structures: those of another split of the same data set.
+
+    Args:
+        files: name of a model -> its file.
+    """
+    for name, file in files.items():
+        section = _trained_on(file)
+        if section is None or section.title != test.name or test.split is None:
+            continue
+        if section.source == "rmd17" and section.split != test.split:
+            say(
+                f"note: {name} was trained on split {section.split} and is measured on the test structures of split {test.split}: "
+                "it may have learned from some of them",
+                style="yellow",
+            )
+
+
+def molecules_in(file: Path | None, key: str | None, limit: int | None) -> list[str] | None:
+    """What each structure is called under a key of an extxyz file; None without a key."""
+    if key is None:
+        return None
+    if file is None or not file.is_file() or file.suffix == ".npz":
+        raise ValueError(f"--molecule-key is for files that ASE reads, received {key!r} for {file}")
+    names = []
+    for index, atoms in enumerate(ase.io.iread(file, index=slice(0, limit))):
+        if key not in atoms.info:
+            raise ValueError(
+                f"structure {index} of {file} has no {key!r}; it has {', '.join(sorted(atoms.info)) or 'nothing of the kind'}"
+            )
+        names.append(str(atoms.info[key]))
+    return names
