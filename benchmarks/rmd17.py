@@ -47,7 +47,6 @@ from equipoise.train import (
     training_statistics,
 )
 from equipoise.train.machine import find_device
-from equipoise.train.metrics import finite_or_none
 from equipoise.train.optimiser import build_optimiser, learning_rate, set_learning_rate
 from equipoise.train.state import make_folder, write_atomically
 from equipoise.train.step import draw
@@ -151,8 +150,8 @@ def train_and_test(run: Run, folder: Path, recipe: Recipe) -> bool:
         "cpu_seconds": sum(line["cpu_seconds"] for line in lines),
         "starts": len(lines),
         "peak_memory_mib": max(line["peak"] for line in lines) / 2**20,
-        "memory_before_training_mib": max(line["idle"] for line in lines) / 2**20,
-        "passes": finite_or_none(evaluation.passes_mean),
+        "training_memory_mib": max(line["peak"] - line["idle"] for line in lines) / 2**20,
+        "passes": None if potential.config.kind == "stacked" else evaluation.passes_mean,
         "contraction": examination.contraction_mean,
         "unconverged": evaluation.unconverged,
         "test_structures": evaluation.structures,

@@ -24,6 +24,7 @@ COLUMNS = {
     "passes": ("test passes", ".1f"),
     "milliseconds": ("one prediction, ms", ".0f"),
     "peak_memory_mib": ("peak memory, MiB", ",.0f"),
+    "training_memory_mib": ("of it training, MiB", ",.0f"),
 }
 MARKERS = "osD^vP*X"
 Record = dict[str, Any]

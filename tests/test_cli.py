@@ -282,6 +282,14 @@ def test_relax_that_does_not_converge(model: Path, water: Path) -> None:
     assert "not converged" in run(*arguments, code=1).stdout
 
 
+def test_zoo() -> None:
+    assert "rmd17-ethanol" in run("zoo", "list").stdout
+    text = run("zoo", "card", "ethanol").stdout
+    assert text.startswith("## rmd17-ethanol")
+    assert "Limits:" in text
+    assert "did you mean 'ethanol'" in message("zoo", "card", "etanol")
+
+
 def test_info(model: Path, settings: list[str]) -> None:
     text = " ".join(run("info", model).stdout.split())
     assert "elements H C O" in text

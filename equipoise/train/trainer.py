@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from equipoise.data import Loader
+from equipoise.data.interruption import Interruption
 from equipoise.graph import Graph
 from equipoise.potentials import build, save
 from equipoise.train.config import Recipe, TrainingSection
 from equipoise.train.datasets import read_datasets, training_statistics
 from equipoise.train.ema import moving_average
 from equipoise.train.initial import make_potential
-from equipoise.train.interruption import Interruption
 from equipoise.train.log import make_row
 from equipoise.train.logs import Logs
 from equipoise.train.metrics import Tally

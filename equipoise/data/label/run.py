@@ -9,7 +9,7 @@ from typing import Any
 import ase
 from rich.console import Console
 
-from equipoise.data.label.interruption import Interrupted, Interruption
+from equipoise.data.interruption import Interruption
 from equipoise.data.label.pool import Engine, Pool, PoolError, Processes
 from equipoise.data.label.progress import Bar
 from equipoise.data.label.record import Summary, check_folder, final_record, first_record
@@ -21,6 +21,10 @@ from equipoise.data.label.tasks import SinglePoint, Stretch, Task
 LOOK = 0.25  # seconds; how soon Ctrl-C is noticed
 SYNC = 5.0  # seconds; what a power cut (not a crash) may cost
 JUDGED = 20  # units that must have ended before their failures are held against the limit
+
+
+class Interrupted(KeyboardInterrupt):
+    """Labelling was stopped; everything finished is saved, and the message says how to go on."""
 
 
 class TooManyFailures(RuntimeError):

@@ -10,10 +10,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """Inside the `with` block, the first Ctrl-C or SIGTERM only makes this object true.
 
-    The loop asks between steps, so that weights, moments and averages are saved in step with
-    one another. A second signal raises `KeyboardInterrupt` at once: whoever presses twice
-    means it, and the last checkpoint is still there. Outside the main thread Python delivers
-    no signals, and this object stays false.
+    A loop asks between its steps, so that what is saved belongs together. A second signal raises `KeyboardInterrupt` at once:
+    whoever presses twice means it, and what was saved last is still there. Outside the main thread Python delivers no signals,
+    and this object stays false.
 
     Args:
         once: a second signal means nothing either. Under torchrun one press arrives several
