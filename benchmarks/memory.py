@@ -1,6 +1,6 @@
 """Peak memory of one training step against depth: explicit stacks beside the equilibrium with each of its gradients.
 
-    python -m benchmarks.memory [--only stacked implicit] [--depths 1 2 4 8 16 32] [--device cuda]
+    python -m benchmarks.memory [--only stacked implicit] [--depths 1 2 4 8 16] [--device cuda]
 
 One step is forward pass, conservative forces, a loss on energies and forces, its gradient (so a derivative of derivatives) and
 an update by AdamW, for a batch of eight aspirin molecules and the network of the recipe rmd17-ethanol. Depth is, for
@@ -220,8 +220,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=list(LINES), default=list(LINES))
-    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--most-layers", type=int, default=16, help="of a stack")
+    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--one", nargs=2, metavar=("LINE", "DEPTH"), help=argparse.SUPPRESS)
@@ -235,13 +234,12 @@ def main() -> None:
     points: dict[str, dict[int, dict[str, float]]] = {}
     for name in given.only:
         for depth in given.depths:
-            if name != "stacked" or depth <= given.most_layers:
-                point = in_own_process(name, depth, **where)
-                points.setdefault(name, {})[depth] = point
-                print(
-                    f"{name:18s} {depth:3d}  {kind} {point[kind]:7.0f} MiB  live {point['live']:7.0f} MiB",
-                    flush=True,
-                )
+            point = in_own_process(name, depth, **where)
+            points.setdefault(name, {})[depth] = point
+            print(
+                f"{name:18s} {depth:3d}  {kind} {point[kind]:7.0f} MiB  live {point['live']:7.0f} MiB",
+                flush=True,
+            )
     found = claims(points)
     print(f"\n| {kind} MiB (live) | " + " | ".join(map(str, given.depths)) + " |")
     print("|" + "---|" * (1 + len(given.depths)))

@@ -89,12 +89,12 @@ def md(
         ),
     ] = True,
     passes: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
+            metavar="INTEGER|auto",
             help="Joint passes of state and adjoint per step, from the guess of an always stable "
-            "predictor, instead of solves to the tolerance of the model. 2 is a good choice for steps "
-            "up to 1 fs.",
+            "predictor, instead of solves to the tolerance of the model. auto: 2, or as many as the "
+            "contraction of the model asks for.",
         ),
     ] = None,
     secants: Annotated[
@@ -179,7 +179,7 @@ def md(
         seed=seed,
         trajectory_every=every,
         warm_start=reuse,
-        joint=None if passes is None else Joint(passes=passes, recycled=secants),
+        joint=_joint(passes, secants),
         cold_sample=cold_sample,
         watchdog=Watchdog(max_temperature_k=max_temperature, max_gap=max_gap),
         compile=compile,
@@ -232,6 +232,14 @@ def relax(
 
 def _passes_per_call(statistics: CalculatorStatistics) -> float:
     return (statistics.passes + statistics.adjoint_passes) / max(statistics.calls, 1)
+
+
+def _joint(passes: str | None, secants: int) -> Joint | str | None:
+    if passes is None or passes == "auto":
+        return passes
+    if not passes.isdecimal() or int(passes) < 1:
+        raise ValueError(f"--passes must be an integer, at least 1, or auto, received {passes!r}")
+    return Joint(passes=int(passes), recycled=secants)
 
 
 def _steps(duration: str, timestep: float) -> int:

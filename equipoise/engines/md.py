@@ -18,6 +18,7 @@ from ase.io import jsonio
 from rich.console import Console
 
 from equipoise.deq import Joint
+from equipoise.deq.predictors import stable_scheme
 from equipoise.engines.ase import EquipoiseCalculator
 from equipoise.engines.ensembles import Bath, check_ensemble
 from equipoise.engines.md_run import MDRun, MDSettings
@@ -25,7 +26,8 @@ from equipoise.engines.md_summary import MDSummary, describe_model
 from equipoise.engines.progress import LiveLine
 from equipoise.engines.warm_start import WarmStart
 from equipoise.engines.watchdog import Watchdog
-from equipoise.potentials import Potential
+from equipoise.graph import Graph
+from equipoise.potentials import Potential, load
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def run_md(
     trajectory_every: int = 10,
     checkpoint_every: int = 100,
     warm_start: bool | WarmStart = True,
-    joint: Joint | None = None,
+    joint: Joint | str | None = None,
     history_free: int | None = None,
     cold_sample: int = 0,
     watchdog: Watchdog | None = None,
@@ -97,7 +99,9 @@ def run_md(
     - `log_every`, `trajectory_every`, `checkpoint_every`: steps, at least 1.
     - `warm_start`: as for `EquipoiseCalculator`. The number of passes depends on it,
       and the trajectory within the solver's tolerance.
-    - `joint`, `history_free`: as for `EquipoiseCalculator`.
+    - `joint`, `history_free`: as for `EquipoiseCalculator`; `joint` may also be "auto":
+      the number of passes, at least 2, and the predictor that these keep stable, from the
+      contraction of the network at the start (`deq.predictors.stable_scheme`).
     - `cold_sample`: on this many frames along the run also count the passes from
       nothing. Costs that many solves, and disturbs nothing.
     - `watchdog`: when to stop; see `Watchdog`. `unconverged`: "error" stops at a failed
@@ -144,6 +148,8 @@ def run_md(
     check_ensemble(ensemble, atoms, bath)
     if velocities not in ("thermal", "keep"):
         raise ValueError(f'velocities must be "thermal" or "keep", received {velocities!r}')
+    if isinstance(joint, str):
+        joint, warm_start = _automatic(joint, atoms, potential, warm_start)
     calculator = EquipoiseCalculator(
         potential,
         warm_start=warm_start,
@@ -201,6 +207,31 @@ def run_md(
     finally:
         run.close()
     return MDResult(atoms=run.atoms, folder=run.folder, summary=summary)
+
+
+def _automatic(
+    word: str,
+    atoms: ase.Atoms,
+    model: Potential | str | PathLike[str],
+    warm_start: bool | WarmStart,
+) -> tuple[Joint, WarmStart]:
+    """As many joint passes as it takes here, and what they start from."""
+    if word != "auto":
+        raise ValueError(f'joint must be a Joint, "auto" or None, received {word!r}')
+    if warm_start is not True:
+        raise ValueError(
+            f'joint="auto" chooses the predictor itself, received warm_start={warm_start!r}; leave that out'
+        )
+    potential = model if isinstance(model, Potential) else load(model)
+    contraction = potential.eval().contraction(
+        Graph.from_ase(atoms, potential.cutoff, labels=False).to(potential.device)
+    )
+    if contraction is None:
+        raise ValueError(
+            'joint="auto" measures how an equilibrium contracts, and this potential has none; leave joint out'
+        )
+    predictor, passes = stable_scheme(float(contraction.max()))
+    return Joint(passes=passes), WarmStart(predictor)
 
 
 def _passes(joint: Joint | None, history_free: int | None) -> str:

@@ -103,3 +103,16 @@ def test_without_history_nothing_is_remembered(tmp_path):
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         EquipoiseCalculator(tiny_potential(), **options)
+
+
+def test_passes_that_the_contraction_asks_for(tmp_path):
+    potential = tiny_potential(tolerance=1e-4)
+    summary = simulate(tmp_path / "run", potential=potential, joint="auto", steps=9).summary
+    assert summary.warm_start.startswith("ASPC(k=")
+    simulate(tmp_path / "run", potential=potential, joint="auto", steps=12)  # the same again
+    with pytest.raises(ValueError, match="chooses the predictor itself"):
+        simulate(tmp_path / "other", potential=potential, joint="auto", warm_start=False)
+    with pytest.raises(ValueError, match="a Joint, \"auto\" or None, received 'many'"):
+        simulate(tmp_path / "other", potential=potential, joint="many")
+    with pytest.raises(ValueError, match="this potential has none"):
+        simulate(tmp_path / "other", potential=tiny_potential("stacked"), joint="auto")

@@ -1,6 +1,9 @@
 """How many passes per step keep a sequence of guesses and corrections from running away."""
 
+from equipoise.deq.predictors.aspc import ASPC
 from equipoise.deq.predictors.predictor import FixedCoefficients, Predictor
+
+HIGHEST = 4  # orders beyond gain next to nothing and ask for more passes
 
 
 def passes_needed(contraction: float, predictor: Predictor) -> int:
@@ -38,3 +41,20 @@ def passes_needed(contraction: float, predictor: Predictor) -> int:
     while error >= 1:
         passes, error = passes + 1, error * contraction
     return passes
+
+
+def stable_scheme(contraction: float, *, passes: int = 2) -> tuple[ASPC, int]:
+    """The predictor of highest order, at most four, that so many passes per step keep stable, and how many passes these are.
+
+    More passes than asked for where even order 1 needs them: below that, errors would grow from step to step.
+
+    Args:
+      contraction: ρ, as for :func:`passes_needed`, of the structures to come; measured on one of them.
+      passes: at least; 1 leaves errors that are stable and large.
+
+    Raises:
+      ValueError: see :func:`passes_needed`.
+    """
+    passes = max(passes, passes_needed(contraction, ASPC(k=1)))
+    orders = [k for k in range(1, HIGHEST + 1) if passes_needed(contraction, ASPC(k)) <= passes]
+    return ASPC(max(orders)), passes

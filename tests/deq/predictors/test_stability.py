@@ -8,7 +8,15 @@ import math
 import pytest
 import torch
 
-from equipoise.deq.predictors import ASPC, Last, LeastSquares, Linear, Quadratic, passes_needed
+from equipoise.deq.predictors import (
+    ASPC,
+    Last,
+    LeastSquares,
+    Linear,
+    Quadratic,
+    passes_needed,
+    stable_scheme,
+)
 
 
 def growth(predictor, *, rho, passes, phase, steps=400):
@@ -82,3 +90,13 @@ def test_bad_input():
             passes_needed(rho, ASPC(2))
     with pytest.raises(ValueError, match="only predictors with fixed coefficients"):
         passes_needed(0.5, LeastSquares())
+
+
+def test_the_scheme_is_stable_and_of_the_highest_order_that_is():
+    assert stable_scheme(0.26) == (ASPC(4), 2)  # 0.26² · 11 < 1
+    assert stable_scheme(0.35) == (ASPC(2), 2)  # 0.35² · 9 > 1 > 0.35² · 7
+    assert stable_scheme(0.44) == (ASPC(1), 2)
+    assert stable_scheme(0.46) == (ASPC(3), 3)  # two passes are too few even for order 1
+    assert stable_scheme(0.26, passes=1) == (ASPC(4), 2)
+    with pytest.raises(ValueError, match="does not contract"):
+        stable_scheme(1.0)
