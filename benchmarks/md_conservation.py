@@ -21,7 +21,7 @@ from ase.md.verlet import VelocityVerlet
 from benchmarks.record import RESULTS, write
 from equipoise.data import rmd17
 from equipoise.deq import Anderson, Joint
-from equipoise.deq.predictors import ASPC, Last, Quadratic
+from equipoise.deq.predictors import ASPC, Last, LeastSquares, Quadratic
 from equipoise.engines.ase import EquipoiseCalculator
 from equipoise.engines.velocities import thermal_momenta
 from equipoise.engines.warm_start import WarmStart
@@ -54,6 +54,8 @@ SCHEMES = {
     "aspc3 x2 +8": joint(ASPC(k=3), 2, 8),
     "aspc2 x2 +16": joint(ASPC(k=2), 2, 16),
     "aspc2 x3 +8": joint(ASPC(k=2), 3, 8),
+    "least squares x2 +8": joint(LeastSquares(ridge=1e-8), 2, 8),
+    "least squares, 1e-4": solved(1e-4, LeastSquares(ridge=1e-8)),
     "tolerance 1e-2": solved(1e-2),
     "tolerance 1e-3": solved(1e-3),
     "tolerance 1e-4": solved(1e-4),
