@@ -246,7 +246,10 @@ def test_the_next_batches_are_made_meanwhile(water):
 
 
 def test_an_error_comes_where_the_batch_would_have(water):
-    batches = Loader(Slow(water, bad=5), batch_size=2, shuffle=False, prefetch=3).epoch(0)
+    slow = Slow(water)
+    loader = Loader(slow, batch_size=2, shuffle=False, prefetch=3)
+    slow.bad = 5  # not before: the type checks of the tests look at an item of their own choice
+    batches = loader.epoch(0)
     assert [next(batches).n_structures for _ in range(2)] == [2, 2]
     with pytest.raises(ValueError, match="structure 5 is broken"):
         next(batches)
