@@ -105,6 +105,12 @@ def md(
             "dynamics is then reversible in time to a higher order.",
         ),
     ] = 8,
+    until: Annotated[
+        float | None,
+        typer.Option(
+            help="With --passes: fewer of them where that is enough, the last one pass after both residuals were so small."
+        ),
+    ] = None,
     cold_sample: Annotated[
         int, typer.Option(min=0, help="On so many frames also count the passes without reuse.")
     ] = 20,
@@ -179,7 +185,7 @@ def md(
         seed=seed,
         trajectory_every=every,
         warm_start=reuse,
-        joint=_joint(passes, secants),
+        joint=_joint(passes, secants, until),
         cold_sample=cold_sample,
         watchdog=Watchdog(max_temperature_k=max_temperature, max_gap=max_gap),
         compile=compile,
@@ -234,12 +240,17 @@ def _passes_per_call(statistics: CalculatorStatistics) -> float:
     return (statistics.passes + statistics.adjoint_passes) / max(statistics.calls, 1)
 
 
-def _joint(passes: str | None, secants: int) -> Joint | str | None:
+def _joint(passes: str | None, secants: int, until: float | None) -> Joint | str | None:
     if passes is None or passes == "auto":
+        if until is not None:
+            raise ValueError(
+                f"--until goes with a number of --passes, the most a step may take; received --until {until:g}"
+                + ("" if passes is None else " and --passes auto")
+            )
         return passes
     if not passes.isdecimal() or int(passes) < 1:
         raise ValueError(f"--passes must be an integer, at least 1, or auto, received {passes!r}")
-    return Joint(passes=int(passes), recycled=secants)
+    return Joint(passes=int(passes), recycled=secants, tolerance=until)
 
 
 def _steps(duration: str, timestep: float) -> int:

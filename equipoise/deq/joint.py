@@ -40,7 +40,10 @@ class Joint:
     solved exactly.
 
     Attributes:
-      passes: evaluations of L, the one for the derivatives included.
+      passes: evaluations of L, the one for the derivatives included; with a tolerance, at most so many.
+      tolerance: of the residuals (relative, as in :class:`Solution`). Once a pass has found both at or below it for every
+        structure, the next is the last. None: all the passes, which a simulation without drift may need: then every step treats
+        errors alike.
       recycled: secants kept; memory is 4 states each. 0 keeps none: plain passes, reversible in time if the guess is.
       max_residual: above which (relative, as in :class:`Solution`) a structure counts as not converged: the guess was no
         guess.
@@ -49,6 +52,7 @@ class Joint:
     passes: int = 2
     recycled: int = 8
     max_residual: float = 0.03
+    tolerance: float | None = None
 
     def __post_init__(self):
         if self.passes < 1:
@@ -57,6 +61,8 @@ class Joint:
             raise ValueError(f"recycled must be >= 0, received {self.recycled}")
         if not self.max_residual > 0:
             raise ValueError(f"max_residual must be > 0, received {self.max_residual}")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"tolerance must be > 0 or None, received {self.tolerance}")
 
     def begin(self, start: Solution, inner: Inner) -> "JointIteration":
         """Iterate from ``start``, which must have an adjoint.
@@ -76,6 +82,7 @@ class JointIteration:
 
     Attributes:
       value, adjoint: where to evaluate next.
+      last: whether that is for ``finish``.
     """
 
     def __init__(self, settings: Joint, start: Solution, inner: Inner):
@@ -83,10 +90,21 @@ class JointIteration:
         self.value, self.adjoint = start.value, start.adjoint
         self._secants = start.secants or (None, None)
         self._before: tuple[tuple[Tensor, Tensor], ...] | None = None
+        self._passed = 0
+        self.last = settings.passes == 1
 
     def step(self, residual: Float[Tensor, "rows ..."], pull: Float[Tensor, "rows ..."]) -> None:
         """Take in ∂L/∂λ and ∂L/∂z; go to the next iterate."""
+        self._passed += 1
+        self.last = self._passed == self.settings.passes - 1 or self._arrived(residual, pull)
         self.value, self.adjoint = self._next(residual, pull)
+
+    def _arrived(self, residual: Tensor, pull: Tensor) -> bool:
+        if self.settings.tolerance is None:
+            return False
+        pairs = (self.value, residual), (self.adjoint, pull)
+        found = [float(self._judge(w + change, change)[0].max()) for w, change in pairs]
+        return max(found) <= self.settings.tolerance
 
     def finish(
         self, residual: Float[Tensor, "rows ..."], pull: Float[Tensor, "rows ..."]
@@ -96,7 +114,7 @@ class JointIteration:
         found, result = self._judge(z + residual, residual)
         adjoint_found, adjoint_result = self._judge(adjoint + pull, pull)
         value, adjoint = self._next(residual, pull)
-        passes = torch.full((self.inner.structures,), self.settings.passes)
+        passes = torch.full((self.inner.structures,), self._passed + 1)
         secants = None if None in self._secants else self._secants
         return Solution(
             value=value,

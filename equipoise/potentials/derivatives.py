@@ -21,9 +21,14 @@ def edge_gradient(
     *,
     create_graph: bool = False,
 ) -> Float[Tensor, "edges 3"]:
-    """Σ cotangent · ∂output/∂vectors; zeros for a graph without edges, which no output depends on."""
+    """Σ cotangent · ∂output/∂vectors, cotangents 1 by default; zeros for a graph without edges, which no output depends on."""
     if not vectors.numel():
         return torch.zeros_like(vectors)
+    if (
+        cotangents is None
+    ):  # a sum of the outputs would have no graph where the caller has switched gradients off
+        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        cotangents = tuple(torch.ones_like(each) for each in outputs)
     return torch.autograd.grad(outputs, vectors, cotangents, create_graph=create_graph)[0]
 
 

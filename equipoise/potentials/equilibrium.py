@@ -183,7 +183,7 @@ class Equilibrium(Potential):
         elif gradient:
             with torch.enable_grad():
                 energies = functions.lagrangian_of(graph, vectors, z, adjoint)
-            slope = edge_gradient(energies.sum(), vectors)
+            slope = edge_gradient(energies, vectors)
         else:
             slope = None
         correction = _dots(adjoint, mapped.detach() - z)
@@ -207,24 +207,26 @@ class Equilibrium(Potential):
         start = _resolved(start, fixed[0])
         self._first_guess(start, source)  # refuses a start of another shape
         iteration = joint.begin(start, inner)
-        for left in reversed(range(joint.passes)):
+        while True:
+            last = iteration.last
             z, adjoint = iteration.value.requires_grad_(), iteration.adjoint.requires_grad_()
             wanted = [adjoint, z]
             with torch.enable_grad():
-                if left or not gradient:
+                if not (last and gradient):
                     energies = functions.lagrangian(z, adjoint, *fixed)
                 elif shared:
                     energies = functions.lagrangian(z, adjoint, source, context)
                 else:
                     energies = functions.lagrangian_of(graph, vectors, z, adjoint)
                 # A graph without edges depends on no vectors.
-                by_vectors = gradient and not left and vectors.numel() > 0
+                by_vectors = gradient and last and vectors.numel() > 0
             residual, pull, *slope = torch.autograd.grad(
                 energies.sum(), [adjoint, z, vectors] if by_vectors else wanted
             )
             iteration.value, iteration.adjoint = z.detach(), adjoint.detach()
-            if left:
-                iteration.step(residual, pull)
+            if last:
+                break
+            iteration.step(residual, pull)
         correction = _dots(iteration.adjoint, residual)
         solution = replace(iteration.finish(residual, pull), descriptor=fixed[0])
         if gradient and not slope:
@@ -240,7 +242,7 @@ class Equilibrium(Potential):
             for _ in range(passes):
                 z = self.cell(z, source, context)
             atomic = self._atomic(z, context)
-        slope = edge_gradient(atomic.sum(), vectors) if gradient else None
+        slope = edge_gradient(atomic, vectors) if gradient else None
         return Evaluation(atomic.detach(), slope)
 
     def _linearise(
@@ -281,7 +283,7 @@ class Equilibrium(Potential):
         )
         z = solution.value
         atomic = self._atomic(z, context)
-        slope = edge_gradient(atomic.sum(), vectors, create_graph=True) if gradient else None
+        slope = edge_gradient(atomic, vectors, create_graph=True) if gradient else None
         forces = self._direct(z, context) if direct else None
         if adjoints:
             solution = replace(

@@ -42,11 +42,7 @@ class Stacked(Potential):
         functions = self.compiled or self._eager
         with torch.set_grad_enabled(gradient or self.training):
             atomic, z, context = functions.network(graph, vectors)
-            slope = (
-                edge_gradient(atomic.sum(), vectors, create_graph=self.training)
-                if gradient
-                else None
-            )
+            slope = edge_gradient(atomic, vectors, create_graph=self.training) if gradient else None
             forces = self._direct(z, context) if direct else None
         return Evaluation(
             atomic=atomic if self.training else atomic.detach(), gradient=slope, direct=forces

@@ -51,7 +51,7 @@ def solved(inner=None, *, of=f, read=energy, **options) -> Solution:
 def passes(joint, start, inner=None, **options):
     """(value of L at the last pass, solution)."""
     iteration = joint.begin(start, Inner() if inner is None else inner)
-    for _ in range(joint.passes - 1):
+    while not iteration.last:
         _, residual, pull = gradient(iteration.value, iteration.adjoint, **options)
         iteration.step(residual, pull)
     value, residual, pull = gradient(iteration.value, iteration.adjoint, **options)
@@ -177,3 +177,32 @@ def test_settings_are_checked(settings, message):
 def test_a_start_needs_an_adjoint():
     with pytest.raises(ValueError, match="received a solution without one"):
         Joint().begin(replace(solved(), adjoint=None), Inner())
+
+
+def test_a_tolerance_spends_passes_where_they_are_needed():
+    exact = solved()
+    joint = Joint(passes=20, recycled=0, tolerance=1e-3, max_residual=1.0)
+    counts = []
+    for size in (1e-6, 1e-2, 1.0):
+        _, found = passes(joint, disturbed(exact, size))
+        counts.append(int(found.passes))
+        # One pass more than it took to get there, and that contracts.
+        assert max(float(found.residual), float(found.adjoint_residual)) <= 1e-3
+    assert counts[0] == 2 < counts[1] < counts[2] < 20
+    assert int(passes(replace(joint, passes=4), disturbed(exact, 1.0))[1].passes) == 4
+
+
+def test_a_tolerance_waits_for_the_adjoint_and_for_every_structure():
+    exact, owner = solved(), torch.tensor([0, 0, 1, 1])
+    joint = Joint(passes=20, recycled=0, tolerance=1e-3)
+    wrong = exact.adjoint.clone()
+    wrong[2:] += 0.1
+    _, found = passes(joint, replace(exact, adjoint=wrong), Inner(owner, 2))
+    assert found.passes.tolist() == found.adjoint_passes.tolist()
+    assert int(found.passes[0]) > 4
+    assert float(found.adjoint_residual.max()) <= 1e-3
+
+
+def test_a_tolerance_must_be_one():
+    with pytest.raises(ValueError, match="tolerance must be > 0 or None, received 0.0"):
+        Joint(tolerance=0.0)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import ase.build
 import ase.io
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -78,6 +79,27 @@ def test_the_temperature_that_is_complained_of_can_be_raised():
     )
     assert "--max-temperature" in run(*options, "--max-temperature", 200, code=1)
     run(*options, "--max-temperature", 1000)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--until", 1e-3), "--until goes with a number of --passes, the most a step may take"),
+        (("--until", 1e-3, "--passes", "auto"), "and --passes auto"),
+        (("--until", 0, "--passes", 4), "tolerance must be > 0 or None, received 0.0"),
+    ],
+)
+def test_a_tolerance_of_joint_passes_goes_with_their_number(options, message):
+    assert message in run("md", "tiny.safetensors", "ethanol.xyz", *options, code=1)
+
+
+def test_joint_passes_can_stop_by_a_tolerance():
+    run(
+        *("md", "tiny.safetensors", "ethanol.xyz", "--steps", 12, "--cold-sample", 0),
+        *("--passes", 9, "--until", 0.02, "--folder", "mine"),
+    )
+    passes = np.genfromtxt("mine/md/log.csv", delimiter=",", names=True)["passes"]
+    assert 2 <= passes[-3:].min() <= passes[-3:].max() < 9
 
 
 def test_relax_makes_its_folder():

@@ -105,3 +105,43 @@ def test_refused_in_training_and_without_a_start():
         model(graph, joint=Joint())
     with pytest.raises(ValueError, match="training=True"):
         model.train()(graph, start=start, joint=Joint())
+
+
+def asymmetry(forces, graph) -> float:
+    """‖H - Hᵀ‖ / ‖H‖ of the Hessian H that forces have by differences: zero if they are the gradient of anything."""
+    step, columns = 1e-4, []
+    for shift in np.eye(3 * graph.n_atoms).reshape(-1, graph.n_atoms, 3) * step:
+        one, other = (
+            forces(graph.replace(positions=graph.positions + torch.as_tensor(sign * shift)))
+            for sign in (1, -1)
+        )
+        columns.append(((one - other) / (2 * step)).flatten().numpy())
+    hessian = np.array(columns)
+    return float(np.linalg.norm(hessian - hessian.T) / np.linalg.norm(hessian))
+
+
+def test_solved_forces_have_a_symmetric_hessian_and_those_of_few_passes_nearly():
+    model, graph = potential(), molecule(4)
+    start = disturbed(model(graph).equilibrium, 0.5)
+
+    def joint(passes):
+        settings = Joint(passes=passes, recycled=0, max_residual=1e3)
+        return lambda moved: model(moved, start=start, joint=settings).forces
+
+    assert asymmetry(lambda moved: model(moved).forces, graph) < 1e-6
+    assert asymmetry(lambda moved: model(moved, unrolled=2).forces, graph) < 1e-6
+    # One pass from one state for all places: the gradient of L at that state. Two: of nothing, and none the less nearly symmetric.
+    assert asymmetry(joint(1), graph) < 1e-6
+    assert 1e-4 < asymmetry(joint(2), graph) < 0.05
+
+
+def test_a_tolerance_stops_where_both_residuals_are_small():
+    model, graph = potential(), molecule()
+    exact = model(graph)
+    joint = Joint(passes=30, recycled=6, tolerance=1e-6)
+    near = model(graph, start=disturbed(exact.equilibrium, 1e-9), joint=joint)
+    assert near.equilibrium.passes.tolist() == near.equilibrium.adjoint_passes.tolist() == [2]
+    far = model(graph, start=disturbed(exact.equilibrium, 0.01), joint=joint)
+    assert 3 < int(far.equilibrium.passes) < 30
+    assert float(far.equilibrium.residual) < 1e-6 > float(far.equilibrium.adjoint_residual)
+    torch.testing.assert_close(far.forces, exact.forces, rtol=0, atol=1e-5)

@@ -113,6 +113,21 @@ def test_two_calls_are_bit_identical(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("unrolled", [None, 3])
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_forces_come_where_the_caller_has_switched_gradients_off(
+    kind, unrolled, recomputes, monkeypatch
+):
+    network, graph = model(kind), molecule()
+    # As for a large system, where the geometry is differentiated anew.
+    monkeypatch.setattr(type(network.backbone), "recomputes", lambda *_: recomputes)
+    plain = network(graph, unrolled=unrolled)
+    with torch.no_grad():
+        forces = network(graph, unrolled=unrolled).forces
+    assert torch.equal(forces, plain.forces)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_batch_equals_singles(kind):
     predict, graphs = (
         model(kind),
