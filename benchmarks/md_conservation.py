@@ -1,25 +1,31 @@
 """Is energy conserved when a step of dynamics gets two passes instead of a converged solve?
 
-    python -m benchmarks.md_conservation --picoseconds 2 --timesteps 0.5 1 [--dtype float64] [--only "aspc2 x2"]
+    python -m benchmarks.md_conservation --picoseconds 2 --timesteps 0.5 1 [--dtypes float64] [--only "cold 1e-4" "aspc2 x2"]
 
 Each line is an NVE run of the same molecule from the same velocities. Rows "name xK" take K joint passes per step from the guess
-of a predictor, "+R" with R secants kept from step to step; "tolerance" rows solve to a tolerance. Reported are the drift (slope of
-a line through the total energy, with the standard error of blocks), once of the energy that predictions report (stationary in
-what was not solved exactly, E_L) and once of the plain energy E = E_L - λᵀ(f(z) - z), the residuals, passes and times.
+of a predictor, "+R" with R secants kept from step to step, "until" with passes until both residuals were so small; "tolerance"
+rows solve to a tolerance, "cold" from nothing. Reported are the drift (slope of a line through the total energy, with the standard
+error of blocks), once of the energy that predictions report (stationary in what was not solved exactly, E_L) and once of the plain
+energy E = E_L - λᵀ(f(z) - z), the residuals, passes and times; how far from the start the way back ends, 100 steps out and back,
+once with the velocities turned round; and how far the distribution of distances h(r) is from that of the first line, ∫ |Δh| dr.
 """
 
 import argparse
 import sys
 import time
+from pathlib import Path
 
+import ase
 import matplotlib
 import numpy as np
 import torch
 from ase import units
 from ase.md.verlet import VelocityVerlet
 
+from benchmarks.md_stability import apart, distribution
 from benchmarks.record import RESULTS, write
 from equipoise.data import rmd17
+from equipoise.data.sources.rmd17 import MOLECULES
 from equipoise.deq import Anderson, Joint
 from equipoise.deq.predictors import ASPC, Last, LeastSquares, Quadratic
 from equipoise.engines.ase import EquipoiseCalculator
@@ -31,9 +37,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 
 
-def joint(predictor, passes: int, recycled: int):
+def joint(predictor, passes: int, recycled: int, tolerance: float | None = None):
     return {
-        "joint": Joint(passes=passes, recycled=recycled),
+        "joint": Joint(passes=passes, recycled=recycled, tolerance=tolerance),
         "warm_start": lambda: WarmStart(predictor),
     }
 
@@ -42,7 +48,14 @@ def solved(tolerance: float, predictor=None):
     return {"tolerance": tolerance, "warm_start": lambda: WarmStart(predictor)}
 
 
+def cold(tolerance: float):
+    return {"tolerance": tolerance, "warm_start": lambda: False}
+
+
 SCHEMES = {
+    "aspc0 x1": joint(ASPC(k=0), 1, 0),
+    "aspc1 x1": joint(ASPC(k=1), 1, 0),
+    "quadratic x1": joint(Quadratic(), 1, 0),
     "aspc1 x2": joint(ASPC(k=1), 2, 0),
     "aspc2 x2": joint(ASPC(k=2), 2, 0),
     "aspc2 x3": joint(ASPC(k=2), 3, 0),
@@ -54,8 +67,10 @@ SCHEMES = {
     "aspc3 x2 +8": joint(ASPC(k=3), 2, 8),
     "aspc2 x2 +16": joint(ASPC(k=2), 2, 16),
     "aspc2 x3 +8": joint(ASPC(k=2), 3, 8),
+    "aspc2 until 3e-4 +8": joint(ASPC(k=2), 6, 8, 3e-4),
     "least squares x2 +8": joint(LeastSquares(ridge=1e-8), 2, 8),
     "least squares, 1e-4": solved(1e-4, LeastSquares(ridge=1e-8)),
+    "cold 1e-4": cold(1e-4),
     "tolerance 1e-2": solved(1e-2),
     "tolerance 1e-3": solved(1e-3),
     "tolerance 1e-4": solved(1e-4),
@@ -66,8 +81,16 @@ ONLY_FLOAT64 = {"tolerance 1e-8"}
 
 
 def simulate(
-    model: str, scheme: dict, *, dtype: str, steps: int, timestep: float, temperature: float
-) -> dict[str, float]:
+    start: ase.Atoms,
+    model: str,
+    scheme: dict,
+    *,
+    dtype: str,
+    steps: int,
+    timestep: float,
+    temperature: float,
+) -> tuple[dict[str, float], np.ndarray]:
+    """(what is reported, h(r))."""
     options = dict(scheme)
     tolerance = options.pop("tolerance", None)
     solver = None if tolerance is None else Anderson(tolerance=tolerance, max_passes=100)
@@ -75,11 +98,11 @@ def simulate(
     calculator = EquipoiseCalculator(
         potential, warm_start=options.pop("warm_start")(), unconverged="accept", **options
     )
-    atoms = rmd17(cutoff=potential.cutoff).test[0].to_ase()[0]
+    atoms = start.copy()
     atoms.set_momenta(thermal_momenta(atoms, temperature, np.random.default_rng(0)))
     atoms.calc = calculator
     integrator = VelocityVerlet(atoms, timestep * units.fs)
-    total, plain, residuals, adjoint_residuals, seconds = [], [], [], [], []
+    total, plain, residuals, adjoint_residuals, seconds, frames = [], [], [], [], [], []
     for _ in range(steps):
         began = time.perf_counter()
         integrator.run(1)
@@ -88,6 +111,8 @@ def simulate(
         plain.append(total[-1] - calculator.correction)
         residuals.append(calculator.residual)
         adjoint_residuals.append(calculator.adjoint_residual)
+        frames.append(atoms.positions.copy())
+    count = calculator.statistics
     after = steps // 50  # the start-up, with its solves, is not the question
     times = np.arange(steps)[after:] * timestep / 1000  # ps
     line = {"steps": steps, "timestep_fs": timestep, "dtype": dtype}
@@ -99,7 +124,7 @@ def simulate(
             f"{name}_standard_error": error,
             f"{name}_scatter_mev_per_atom": scatter,
         }
-    count = calculator.statistics
+    line["reversal_error_angstrom"] = out_and_back(atoms, integrator, calculator)
     return line | {
         "passes": count.passes / count.calls,
         "adjoint_passes": count.adjoint_passes / count.calls,
@@ -108,7 +133,18 @@ def simulate(
         "residual_max": float(np.max(residuals[after:])),
         "adjoint_residual_median": float(np.median(adjoint_residuals)),
         "milliseconds_per_step": 1e3 * float(np.median(seconds)),
-    }
+    }, distribution(np.array(frames))
+
+
+def out_and_back(atoms: ase.Atoms, integrator, calculator, steps: int = 100) -> float:
+    """Largest distance of an atom from where it was, Å, after so many steps, and as many with the velocities turned round."""
+    before = atoms.positions.copy()
+    integrator.run(steps)
+    atoms.set_momenta(-atoms.get_momenta())
+    if calculator.warm_start is not None:
+        calculator.warm_start.forget("the way back does not go on from the way out")
+    integrator.run(steps)
+    return float(np.linalg.norm(atoms.positions - before, axis=1).max())
 
 
 def slope_of(times: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
@@ -122,7 +158,7 @@ def slope_of(times: np.ndarray, values: np.ndarray) -> tuple[float, float, float
     return float(slope), float(error), float(rest.std())
 
 
-def plot(results: dict[str, dict]) -> None:
+def plot(results: dict[str, dict], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for line in results.values():
         drift = max(abs(line["drift_mev_per_atom_per_ps"]), 1e-5)
@@ -135,7 +171,7 @@ def plot(results: dict[str, dict]) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("passes per step, mean of state and adjoint")
     axes.set_ylabel("|drift|, meV/atom/ps")
-    figure.savefig(RESULTS / "md_conservation.png", dpi=150)
+    figure.savefig(file, dpi=150)
 
 
 def main() -> None:
@@ -143,6 +179,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="rmd17-ethanol")
+    parser.add_argument("--molecule", choices=MOLECULES, default="ethanol")
+    parser.add_argument("--data-folder", help="of the revised MD17 files; ethanol is shipped")
     parser.add_argument("--picoseconds", type=float, default=2.0)
     parser.add_argument("--timesteps", type=float, nargs="+", default=[0.5, 1.0], help="fs")
     parser.add_argument("--temperature", type=float, default=300.0, help="K")
@@ -152,27 +190,37 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results: dict[str, dict] = {}
+    data = rmd17(
+        arguments.molecule, cutoff=load(arguments.model).cutoff, folder=arguments.data_folder
+    )
+    start = data.test[0].to_ase()[0]
     for dtype in arguments.dtypes:
         for timestep in arguments.timesteps:
+            first = None
             for name in arguments.only:
                 if dtype == "float32" and name in ONLY_FLOAT64:
                     continue
-                line = simulate(
-                    arguments.model, SCHEMES[name], dtype=dtype, timestep=timestep,
+                line, distances = simulate(
+                    start, arguments.model, SCHEMES[name], dtype=dtype, timestep=timestep,
                     steps=round(1000 * arguments.picoseconds / timestep), temperature=arguments.temperature,
                 )  # fmt: skip
+                first = distances if first is None else first
+                line["h_of_r_apart_from_first"] = apart(distances, first)
                 results[f"{name}, {timestep:g} fs, {dtype}"] = {"scheme": name} | line
                 print(
                     f"{dtype} {timestep:4.2f} fs {name:16s} passes {line['passes']:4.1f} + {line['adjoint_passes']:4.1f}  "
                     f"drift {line['drift_mev_per_atom_per_ps']:+8.4f} ± {line['drift_standard_error']:.4f}  "
                     f"of E {line['drift_of_plain_energy_mev_per_atom_per_ps']:+8.4f}  residual {line['residual_median']:.1e} "
                     f"max {line['residual_max']:.1e}  retries {line['joint_retries']}  "
-                    f"{line['milliseconds_per_step']:5.1f} ms",
+                    f"{line['milliseconds_per_step']:5.1f} ms  back {line['reversal_error_angstrom']:.1e} Å  "
+                    f"h(r) {line['h_of_r_apart_from_first']:.3f}",
                     flush=True,
                 )
-    command = " ".join(["python -m benchmarks.md_conservation", *sys.argv[1:]])
-    path = write("md_conservation", command, results, seeds=[0])
-    plot(results)
+    words = [Path(w).name if "/" in w else f'"{w}"' if " " in w else w for w in sys.argv[1:]]
+    command = " ".join(["python -m benchmarks.md_conservation", *words])
+    name = f"md_conservation_{arguments.molecule}"
+    path = write(name, command, results, seeds=[0])
+    plot(results, RESULTS / f"{name}.png")
     print(f"wrote {path}")
 
 

@@ -10,7 +10,7 @@ takes: neighbours, graph, energy, forces; what the integrator adds is measured o
 forces from those of the same model solved to 1e-6, and the error on the test set, which says whether the models are equals.
 
 "cold" and "warm" lines solve to the tolerance of the model; "x2 +8" lines take two joint passes with eight secants; "history-free"
-lines are so many passes from nothing. Compiled lines are for one molecule only: compiling takes minutes.
+lines are so many passes from nothing. With --compiled, for one molecule, also what `torch.compile` makes of them, after minutes.
 """
 
 import argparse
@@ -215,6 +215,8 @@ def main() -> None:
     parser.add_argument("--molecules", type=int, nargs="+", default=[1, 11, 111], help="sizes")
     parser.add_argument("--steps", type=int, default=120, help="of one molecule; of more, fewer")
     parser.add_argument("--history-free", type=int, default=8, help="passes")
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--name", help="of the results; default: the molecule")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--test", type=int, default=1000, help="test structures")
     given = parser.parse_args()
@@ -233,7 +235,8 @@ def main() -> None:
     for threads in given.threads:
         torch.set_num_threads(threads)
         for molecules, steps in counts.items():
-            some = {k: line for k, line in lines.items() if molecules == 1 or not line.compiled}
+            compiled = given.compiled and molecules == 1
+            some = {k: line for k, line in lines.items() if compiled or not line.compiled}
             numbers = np.tile(atoms.numbers, molecules)
             path = crowd(frames, molecules, steps)
             found = follow({k: refreshed(line) for k, line in some.items()}, numbers, path)
@@ -252,7 +255,7 @@ def main() -> None:
                 }
                 results[f"{name}, {len(numbers)} atoms, {threads} thr"] = line
                 report(name, line)
-    file = f"md_speed_{given.molecule}"
+    file = f"md_speed_{given.name or given.molecule}"
     plot(results, RESULTS / f"{file}.png")
     print(f"wrote {write(file, spoken(sys.argv[1:]), results, seeds=[0])}")
 

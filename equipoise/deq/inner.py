@@ -96,6 +96,15 @@ class Inner:
         products = _flat(stack, 2).transpose(0, 1) @ _flat(a, 1).unsqueeze(2)
         return self.sum(products.squeeze(2)).T
 
+    def overlaps(
+        self, one: Float[Tensor, "k rows ..."], other: Float[Tensor, "l rows ..."]
+    ) -> Float[Tensor, "k l structures"]:
+        """<one_i, other_j> of each structure, as one product of matrices."""
+        if self.segments is None:
+            return torch.mm(one.flatten(1), other.flatten(1).T).unsqueeze(2)
+        products = _flat(one, 2).transpose(0, 1) @ _flat(other, 2).permute(1, 2, 0)
+        return self.sum(products).permute(1, 2, 0)
+
     def combine(
         self, coefficients: Float[Tensor, "k structures"], stack: Float[Tensor, "k rows ..."]
     ) -> Float[Tensor, "rows ..."]:

@@ -158,11 +158,12 @@ class JointIteration:
 
 
 def _add(known: Secants | None, step: Tensor, change: Tensor, most: int) -> Secants:
+    mapped, change = (step + change)[None], change[None]
     if known is None:
-        return Secants(step[None], change[None])
+        return Secants(mapped, change)
     return Secants(
-        torch.cat([step[None], known.steps[: most - 1]]),
-        torch.cat([change[None], known.changes[: most - 1]]),
+        torch.cat([mapped, known.mapped[: most - 1]]),
+        torch.cat([change, known.changes[: most - 1]]),
     )
 
 
@@ -170,18 +171,20 @@ def _update(secants: Secants | None, w: Tensor, r: Tensor, inner: Inner) -> Tens
     """w + r - Σ γ (S + Y); without secants w + r."""
     if secants is None:
         return w + r
-    rows = [inner.dots(secants.changes, row) for row in (*secants.changes, r)]
-    products = torch.stack(rows).double().cpu().numpy()  # [secants + 1, secants, structures]
-    gram, right = np.moveaxis(products[:-1], 2, 0), products[-1].T
+    overlaps = inner.overlaps(secants.changes, torch.cat([secants.changes, r[None]]))
+    products = overlaps.double().cpu().numpy().transpose(2, 0, 1)  # [structures, k, k + 1]
+    gram, right = products[:, :, :-1], products[:, :, -1]
     size = np.sqrt(np.einsum("sii->si", gram))
-    usable = np.isfinite(right).all(1) & (size > 0).all(1) & np.isfinite(gram).all((1, 2))
+    usable = np.isfinite(products).all((1, 2)) & (size > 0).all(1)
     gamma = np.zeros_like(right)
     if usable.any():
         size = size[usable]
-        scaled = gram[usable] / (size[:, :, None] * size[:, None, :])
+        values, vectors = np.linalg.eigh(gram[usable] / (size[:, :, None] * size[:, None, :]))
         # Secants of neighbouring solves resemble each other: what they differ in by rounding alone is left out.
         cut = len(secants.changes) * max(torch.finfo(w.dtype).eps, math.ulp(1.0))
-        inverse = np.linalg.pinv(scaled, rcond=cut, hermitian=True)
-        gamma[usable] = np.einsum("sij,sj->si", inverse, right[usable] / size) / size
+        kept = values > cut * values[:, -1:]
+        along = np.einsum("sij,si->sj", vectors, right[usable] / size)
+        along = np.where(kept, along, 0.0) / np.where(kept, values, 1.0)
+        gamma[usable] = np.einsum("sij,sj->si", vectors, along) / size
     coefficients = torch.as_tensor(gamma.T, device=w.device)
-    return w + r - inner.combine(coefficients, secants.steps + secants.changes)
+    return w + r - inner.combine(coefficients, secants.mapped)

@@ -17,10 +17,10 @@ class Result(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Secants:
-    """How residuals answered to steps, newest first; see :class:`equipoise.deq.Joint`."""
+    """How f and its residual answered to steps, newest first; see :class:`equipoise.deq.Joint`."""
 
-    steps: Float[Tensor, "k rows ..."]
-    changes: Float[Tensor, "k rows ..."]
+    mapped: Float[Tensor, "k rows ..."]  # S + Y, differences of f
+    changes: Float[Tensor, "k rows ..."]  # Y, differences of the residual
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ class WarmStart:
         if self._cold_passes is not None:
             state["cold_passes"] = np.array(self._cold_passes)
         for index, secants in enumerate(self._secants or ()):
-            state[f"steps.{index}"] = secants.steps.cpu().numpy()
+            state[f"mapped.{index}"] = secants.mapped.cpu().numpy()
             state[f"changes.{index}"] = secants.changes.cpu().numpy()
         return state
 
@@ -264,10 +264,10 @@ class WarmStart:
             self._solved.append(_Solved(**{"adjoint": None} | parts))
         if "cold_passes" in state:
             self._cold_passes = int(state["cold_passes"])
-        if "steps.1" in state:
+        if "mapped.1" in state:
             self._secants = tuple(
                 Secants(
-                    torch.tensor(state[f"steps.{index}"], device=device),
+                    torch.tensor(state[f"mapped.{index}"], device=device),
                     torch.tensor(state[f"changes.{index}"], device=device),
                 )
                 for index in range(2)

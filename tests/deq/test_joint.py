@@ -108,7 +108,7 @@ def test_secants_of_one_problem_solve_the_next_at_once():
     options = {"of": linear, "read": quadratic, "rows": rows}
     joint = Joint(passes=WIDTH + 1, recycled=WIDTH, max_residual=10.0)
     _, first = passes(joint, disturbed(solved(**options), 1.0), **options)
-    assert first.secants[0].steps.shape == (WIDTH, 1, WIDTH)
+    assert first.secants[0].mapped.shape == (WIDTH, 1, WIDTH)
     # Another input, the same Jacobian: from a bad guess to the answer in one update.
     other = options | {"inputs": INPUT + 1.0}
     exact = solved(**other)
@@ -147,7 +147,7 @@ def test_equal_secants_do_no_harm():
     for _ in range(6):
         _, found = passes(joint, start)
         start = replace(start, secants=found.secants)
-    assert len(found.secants[0].steps) == 6
+    assert len(found.secants[0].mapped) == 6
     _, fresh = passes(joint, replace(start, secants=None))
     error, once = ((s.value - exact.value).abs().max() for s in (found, fresh))
     assert error < 2 * once
