@@ -4,13 +4,17 @@
 
 Each line is an NVE run of the same molecule from the same velocities. Rows "name xK" take K joint passes per step from the guess
 of a predictor, "+R" with R secants kept from step to step, "until" with passes until both residuals were so small; "tolerance"
-rows solve to a tolerance, "cold" from nothing. Reported are the drift (slope of a line through the total energy, with the standard
-error of blocks), once of the energy that predictions report (stationary in what was not solved exactly, E_L) and once of the plain
-energy E = E_L - λᵀ(f(z) - z), the residuals, passes and times; how far from the start the way back ends, 100 steps out and back,
-once with the velocities turned round; and how far the distribution of distances h(r) is from that of the first line, ∫ |Δh| dr.
+rows solve to a tolerance as the calculator does by default, "cold" from nothing. Reported are the drift (slope of a line through
+the total energy, with the standard error of blocks), once of the energy that predictions report (stationary in what was not solved
+exactly, E_L) and once of the plain energy E = E_L - λᵀ(f(z) - z), the residuals, passes and times; how far from the start the
+way back ends, 100 steps out and back, once with the velocities turned round; and how far the distribution of distances h(r) is
+from that of the first line, ∫ |Δh| dr.
+
+Rows of earlier calls with other schemes, time steps or precisions stay in the file.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -69,7 +73,8 @@ SCHEMES = {
     "aspc2 x3 +8": joint(ASPC(k=2), 3, 8),
     "aspc2 until 3e-4 +8": joint(ASPC(k=2), 6, 8, 3e-4),
     "least squares x2 +8": joint(LeastSquares(ridge=1e-8), 2, 8),
-    "least squares, 1e-4": solved(1e-4, LeastSquares(ridge=1e-8)),
+    "quadratic, 1e-4": solved(1e-4, Quadratic()),
+    "least squares 1e-8, 1e-4": solved(1e-4, LeastSquares(ridge=1e-8)),
     "cold 1e-4": cold(1e-4),
     "tolerance 1e-2": solved(1e-2),
     "tolerance 1e-3": solved(1e-3),
@@ -86,6 +91,7 @@ def simulate(
     scheme: dict,
     *,
     dtype: str,
+    compiled: bool,
     steps: int,
     timestep: float,
     temperature: float,
@@ -96,7 +102,11 @@ def simulate(
     solver = None if tolerance is None else Anderson(tolerance=tolerance, max_passes=100)
     potential = load(model, dtype=dtype, solver=solver, adjoint=solver)
     calculator = EquipoiseCalculator(
-        potential, warm_start=options.pop("warm_start")(), unconverged="accept", **options
+        potential,
+        warm_start=options.pop("warm_start")(),
+        unconverged="accept",
+        compile=compiled,
+        **options,
     )
     atoms = start.copy()
     atoms.set_momenta(thermal_momenta(atoms, temperature, np.random.default_rng(0)))
@@ -186,6 +196,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=300.0, help="K")
     parser.add_argument("--dtypes", choices=["float32", "float64"], nargs="+", default=["float64"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="minutes, then twice as fast")
     parser.add_argument("--only", nargs="+", choices=list(SCHEMES), default=list(SCHEMES))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -201,7 +212,8 @@ def main() -> None:
                 if dtype == "float32" and name in ONLY_FLOAT64:
                     continue
                 line, distances = simulate(
-                    start, arguments.model, SCHEMES[name], dtype=dtype, timestep=timestep,
+                    start, arguments.model, SCHEMES[name], dtype=dtype,
+                    compiled=arguments.compile, timestep=timestep,
                     steps=round(1000 * arguments.picoseconds / timestep), temperature=arguments.temperature,
                 )  # fmt: skip
                 first = distances if first is None else first
@@ -219,6 +231,9 @@ def main() -> None:
     words = [Path(w).name if "/" in w else f'"{w}"' if " " in w else w for w in sys.argv[1:]]
     command = " ".join(["python -m benchmarks.md_conservation", *words])
     name = f"md_conservation_{arguments.molecule}"
+    earlier = RESULTS / f"{name}.json"
+    if earlier.exists():
+        results = json.loads(earlier.read_text())["results"] | results
     path = write(name, command, results, seeds=[0])
     plot(results, RESULTS / f"{name}.png")
     print(f"wrote {path}")

@@ -17,7 +17,7 @@ import torch
 from benchmarks.record import RESULTS, write
 from equipoise.data import rmd17
 from equipoise.deq import Anderson
-from equipoise.deq.predictors import Last, Linear, Quadratic
+from equipoise.deq.predictors import Last, LeastSquares, Linear, Quadratic
 from equipoise.engines.md import run_md
 from equipoise.engines.warm_start import WarmStart
 from equipoise.potentials import load
@@ -30,6 +30,7 @@ STARTS = {
     "last": lambda: WarmStart(Last()),
     "linear": lambda: WarmStart(Linear()),
     "quadratic": lambda: WarmStart(Quadratic()),
+    "least squares": lambda: WarmStart(LeastSquares()),
 }
 KEYS = (
     "mean_passes",
@@ -71,7 +72,7 @@ def main() -> None:
                 "tolerance": tolerance,
             } | line
             print(
-                f"{tolerance:8.0e} {name:10s} passes {line['mean_passes']:5.2f} + {line['mean_adjoint_passes']:5.2f}  "
+                f"{tolerance:8.0e} {name:13s} passes {line['mean_passes']:5.2f} + {line['mean_adjoint_passes']:5.2f}  "
                 f"{1e3 * line['seconds_per_step']:6.1f} ms/step  drift {line['drift_mev_per_atom_per_ps']:+.3f} meV/atom/ps"
             )
         cold = results[f"cold, tolerance {tolerance:g}"]["seconds_per_step"]

@@ -54,7 +54,7 @@ class FakePotential(nn.Module):
         start: Solution | None = None,
         forces: bool = True,
         stress: bool = False,
-        penalty: bool = False,
+        penalty: float | None = None,
         unrolled: int | None = None,
         unconverged: str = "error",
     ) -> Prediction:
@@ -82,7 +82,7 @@ class FakePotential(nn.Module):
             stress=None,
             atomic_energies=atomic,
             equilibrium=self._solution(graph, failed=self.unconverged(call)),
-            penalty=self._penalty() if penalty else None,
+            penalty=None if penalty is None else self._penalty(),
         )
 
     def _penalty(self) -> Tensor:

@@ -17,14 +17,16 @@ def jacobian_penalty(
     *args: Tensor,
     inner: Inner | None = None,
     power_steps: int = 0,
+    allowed: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
-    r"""Mean over structures of ‖Jᵀv‖² / ‖v‖² at z, J = ∂f/∂z, along a random v. Differentiable in ``args``; z is a constant.
+    r"""Mean over structures of max(0, ‖Jᵀv‖² / ‖v‖² - allowed²) at z, J = ∂f/∂z, along a random v; z is a constant.
 
     With ``power_steps=0`` v is white noise, which estimates ‖J‖_F² / dim (Hutchinson). That is an average over all directions,
     and a network can have a small average and yet a few slow modes, which alone decide how many passes a solve takes. With
     some ``power_steps``, v is first multiplied by Jᵀ that many times and turns towards those modes: the penalty then tends to
-    the square of the contraction ρ.
+    the square of the contraction ρ. A map that contracts needs little of its depth: what ρ is no trouble may be ``allowed``, and
+    is free.
 
     Source: Bai, Koltun and Kolter, Stabilizing equilibrium models by Jacobian regularization (2021), eq. 6.
 
@@ -32,8 +34,14 @@ def jacobian_penalty(
       f, z, args: the map and where to look at it, usually its fixed point.
       inner: which rows form a structure; default one structure.
       power_steps: see above; each costs one vector–Jacobian product without a graph.
+      allowed: the gain below which nothing is penalised, >= 0.
       generator: of the noise.
+
+    Raises:
+      ValueError: for a negative ``allowed``.
     """
+    if not allowed >= 0:
+        raise ValueError(f"allowed must be a contraction >= 0, received {allowed}")
     inner = Inner() if inner is None else inner
     z = z.detach().requires_grad_()
     with torch.enable_grad():
@@ -44,7 +52,8 @@ def jacobian_penalty(
         for _ in range(power_steps):
             (vector,) = torch.autograd.grad(mapped, z, _unit(vector, inner), retain_graph=True)
         (product,) = torch.autograd.grad(mapped, z, _unit(vector, inner), create_graph=True)
-    return product.square().sum() / inner.structures
+    excess = inner.norm(product).to(product.dtype).square() - allowed**2
+    return excess.clamp_min(0).sum() / inner.structures
 
 
 def _unit(vector: Tensor, inner: Inner) -> Tensor:

@@ -2,7 +2,7 @@
 
 Along a trajectory the atoms move by hundredths of an Angstrom per step, and the
 equilibrium z* and its adjoint move as smoothly. A `WarmStart` keeps the last few of
-both and extrapolates them:
+both and makes a guess of them:
 
 1. `start = warm_start.start(graph)`: the guess, or None when nothing useful is known;
 2. `prediction = potential(graph, start=start)`;
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from equipoise.deq import Inner
-from equipoise.deq.predictors import FixedCoefficients, Predictor, Quadratic
+from equipoise.deq.predictors import FixedCoefficients, LeastSquares, Predictor
 from equipoise.deq.solution import Result, Secants, Solution
 from equipoise.graph import Graph
 
@@ -52,12 +52,14 @@ class WarmStart:
     from a guess that took more passes than the last one from nothing. A second solve
     of unmoved atoms replaces the newest solution instead of following it.
 
-    Extrapolation supposes equal steps. A changed timestep costs a few passes, no more.
+    Predictors with fixed coefficients suppose equal steps. A changed timestep costs a few
+    passes, no more.
 
     **Arguments**
 
-    - `predictor`: how to extrapolate; `Quadratic()` suits dynamics with tight solves,
-      `Last()` unequal steps.
+    - `predictor`: how to extrapolate. The default, `LeastSquares()`, sees where the atoms
+      went and suits solves to a tolerance; `ASPC()` suits joint passes, of which no
+      tolerance makes sure.
     - `max_move`: Angstrom, larger than 0.
     - `max_strain`: larger than 0, no unit.
     - `max_residual`: larger than 0, no unit; a start from nothing has about 1, a guess along a
@@ -83,7 +85,7 @@ class WarmStart:
             raise ValueError(f"max_strain must be larger than 0, received {max_strain}")
         if not max_residual > 0:
             raise ValueError(f"max_residual must be larger than 0, received {max_residual}")
-        self.predictor = Quadratic() if predictor is None else predictor
+        self.predictor = LeastSquares() if predictor is None else predictor
         self.max_move = float(max_move)
         self.max_strain = float(max_strain)
         self.max_residual = float(max_residual)

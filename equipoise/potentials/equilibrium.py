@@ -298,9 +298,11 @@ class Equilibrium(Potential):
         solved = None if isinstance(how, Unrolled) else replace(solution, value=z.detach())
         return Evaluation(atomic, slope, solved, cost, forces)
 
-    def _penalty(self, f, z, inner, wanted):
+    def _penalty(self, f, z, inner, allowed):
+        if allowed is None:
+            return None
         # Four power steps are enough to turn towards the slow modes and cost less than one pass each.
-        return jacobian_penalty(f, z, *f.args, inner=inner, power_steps=4) if wanted else None
+        return jacobian_penalty(f, z, *f.args, inner=inner, power_steps=4, allowed=allowed)
 
 
 def _resolved(start: Start | None, source: Tensor) -> Solution | None:

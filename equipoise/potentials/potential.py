@@ -201,7 +201,7 @@ class Potential(nn.Module, abc.ABC):
         start: Start | None,
         gradient: bool,
         direct: bool,
-        penalty: bool,
+        penalty: float | None,
         unrolled: int | None,
         joint: Joint | None,
     ) -> Evaluation:
@@ -222,7 +222,7 @@ class Potential(nn.Module, abc.ABC):
         start: Start | None = None,
         forces: bool = True,
         stress: bool = False,
-        penalty: bool = False,
+        penalty: float | None = None,
         unrolled: int | None = None,
         joint: Joint | None = None,
         unconverged: str = "error",
@@ -235,7 +235,7 @@ class Potential(nn.Module, abc.ABC):
             makes such a solution of this graph's ``equilibrium.descriptor``, which is known before the solve: the input that is
             injected into the fixed point.
           forces, stress: what to compute beyond the energy.
-          penalty: also the Jacobian penalty (training).
+          penalty: training: also the Jacobian penalty, for contractions above this number (0.0: for all).
           unrolled: the state after this many passes from nothing instead of the fixed point. Exactly differentiated and
             conservative, but another potential than the one that is solved.
           joint: prediction only: so many passes of state and adjoint together from ``start``, which then must have an adjoint,

@@ -203,6 +203,11 @@ class TrainingSection(Section):
         ge=0,
         description="weight of the Jacobian penalty, which keeps the fixed point easy to find",
     )
+    jacobian_allowed: float = Field(
+        0.0,
+        ge=0,
+        description="contraction up to which the penalty is 0: depth that costs passes is left to the network",
+    )
     jacobian_probability: float = Field(
         0.3, ge=0, le=1, description="fraction of the steps in which the penalty is computed"
     )

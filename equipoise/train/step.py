@@ -108,9 +108,8 @@ def batch_loss(
     asked = with_volumes(graph) if stress else graph
     wanted = {"forces": graph.forces is not None, "stress": stress, "unconverged": "accept"}
     start = None if drawn.passes is not None else points.start(rows, graph)
-    prediction = potential(
-        asked, start=start, penalty=drawn.penalise, unrolled=drawn.passes, **wanted
-    )
+    allowed = settings.jacobian_allowed if drawn.penalise else None
+    prediction = potential(asked, start=start, penalty=allowed, unrolled=drawn.passes, **wanted)
     points.keep(rows, graph, prediction.equilibrium)
     loss = loss_of(prediction, graph, terms)
     if prediction.penalty is not None:  # a mean over structures

@@ -200,9 +200,9 @@ def test_a_mapped_folder_is_loaded_like_a_list(tmp_path):
 class Slow(list):
     """Takes its time for every structure, and says which were asked for."""
 
-    def __init__(self, graphs, seconds=0.0, bad=None):
+    def __init__(self, graphs, seconds=0.0):
         super().__init__(graphs)
-        self.seconds, self.bad, self.asked = seconds, bad, []
+        self.seconds, self.bad, self.asked = seconds, None, []
 
     def __getitem__(self, index):
         self.asked.append(index)

@@ -52,6 +52,33 @@ def test_jacobian_penalty_is_the_mean_gain_and_tends_to_that_of_the_slowest_mode
     assert abs(mean(40) / 0.8**2 - 1) < 0.05
 
 
+def test_a_contraction_that_is_allowed_is_free():
+    problem = linear(complex_spectrum=False)
+    matrix = problem.args[0].clone().requires_grad_()
+
+    def penalty(allowed):
+        return jacobian_penalty(
+            problem.f,
+            problem.answer,
+            matrix,
+            *problem.args[1:],
+            inner=problem.inner,
+            power_steps=40,
+            allowed=allowed,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    # Structures contract each for itself: only those above the bar pay, and only for what is above.
+    slack = (penalty(0.0) - penalty(0.3)).item()
+    assert 0 < slack <= 0.3**2 + 1e-12
+    free = penalty(0.95)
+    assert free.item() == 0
+    (slope,) = torch.autograd.grad(free, matrix)
+    assert not slope.any()
+    with pytest.raises(ValueError, match="allowed must be a contraction >= 0"):
+        penalty(-0.1)
+
+
 def test_the_penalty_makes_a_map_contract():
     problem = network()
     w, u, x = (arg.clone() for arg in problem.args)

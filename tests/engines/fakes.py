@@ -20,6 +20,7 @@ from equipoise.potentials import (
     Potential,
     PotentialConfig,
     Prediction,
+    Start,
     Statistics,
     UnconvergedError,
     build,
@@ -67,10 +68,10 @@ class FakePotential(Potential):
         self,
         graph: Graph,
         *,
-        start: Solution | None = None,
+        start: Start | None = None,
         forces: bool = True,
         stress: bool = False,
-        penalty: bool = False,
+        penalty: float | None = None,
         unconverged: str = "error",
     ) -> Prediction:
         self.calls += 1
@@ -87,6 +88,7 @@ class FakePotential(Potential):
         moved = positions + torch.einsum("ax,axy->ay", positions, symmetric[graph.owner])
         cell = graph.cell + graph.cell @ symmetric
         pairs, source = self._pairs(graph, graph.edge_vectors(moved, cell))
+        start = self.starts[-1] = start(source.detach()) if callable(start) else start
         solution = self._solve(source.detach(), start, stuck=action == "unconverged")
         if not solution.converged and unconverged == "error":
             raise UnconvergedError("not converged", solution)
@@ -137,6 +139,7 @@ class FakePotential(Potential):
             adjoint_passes=torch.tensor([dual_passes]),
             adjoint_residual=torch.zeros(1),
             adjoint_result=torch.zeros(1, dtype=torch.int64),
+            descriptor=source,
         )
 
     def _iterate(self, f, z: torch.Tensor) -> tuple[torch.Tensor, int, float, float]:

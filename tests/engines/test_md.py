@@ -439,7 +439,7 @@ def test_a_full_disk_leaves_the_checkpoint_and_the_run_goes_on_later(tmp_path):
             {"atoms": changed(constraint=FixAtoms([0]))},
             r"settings: constraints was '' and is now 'FixAtoms \w+'\. Use another",
         ),
-        ({"warm_start": WarmStart(Linear())}, r"warm_start was 'Quadratic\(\)'"),
+        ({"warm_start": WarmStart(Linear())}, r"warm_start was 'LeastSquares\("),
     ],
 )
 def test_a_folder_with_another_run_is_refused(tmp_path, change, message):

@@ -37,7 +37,7 @@ def follow(warm_start, potential, times):
 
 
 def filled(predictor=None, steps=3):
-    warm_start = WarmStart(predictor)
+    warm_start = WarmStart(predictor or Quadratic())
     follow(warm_start, FakePotential(), 0.02 * np.arange(steps))
     return warm_start
 
@@ -70,7 +70,7 @@ def test_the_guess_extrapolates_value_and_adjoint():
 def test_keeps_no_autograd_graph():
     solution = FakePotential()(graph_at()).equilibrium
     attached = dataclasses.replace(solution, value=solution.value.requires_grad_() * 2)
-    warm_start = WarmStart()
+    warm_start = WarmStart(Quadratic())
     warm_start.remember(graph_at(), attached)
     assert not warm_start.start(graph_at(0.02)).value.requires_grad
 
@@ -163,7 +163,7 @@ def test_the_bound_on_the_residual_of_a_guess_can_be_chosen():
 
 
 def test_the_real_potential_says_how_good_a_guess_was():
-    potential, warm_start, residuals = tiny_potential().eval(), WarmStart(), []
+    potential, warm_start, residuals = tiny_potential().eval(), WarmStart(Quadratic()), []
     for time in (0.0, 0.02, 0.04, 0.06):
         graph = graph_at(time)
         solution = potential(graph, start=warm_start.start(graph)).equilibrium
@@ -203,9 +203,11 @@ def test_a_restored_fit_guesses_the_same_bits():
 
 def test_without_descriptors_the_newest_solution_is_the_guess():
     """From an engine or a file that kept none."""
-    memory = filled(LeastSquares())  # the fake has none
-    newest = memory.start(graph_at(0.04))
-    assert torch.equal(memory.start(graph_at(0.06)).value, newest.value)
+    memory = WarmStart(LeastSquares())
+    for time in (0.0, 0.02, 0.04):
+        solution = FakePotential()(graph_at(time)).equilibrium
+        memory.remember(graph_at(time), dataclasses.replace(solution, descriptor=None))
+    assert torch.equal(memory.start(graph_at(0.06)).value, solution.value)
 
 
 def test_a_second_solve_of_the_same_place_replaces_the_newest():
@@ -239,7 +241,7 @@ def test_reset_is_like_new():
 def test_a_restored_memory_guesses_the_same_bits(tmp_path):
     warm_start = filled(steps=4)
     np.savez(tmp_path / "state.npz", **warm_start.state())
-    restored = WarmStart()
+    restored = WarmStart(Quadratic())
     with np.load(tmp_path / "state.npz", allow_pickle=False) as state:
         restored.restore(dict(state))
     potential = FakePotential()

@@ -4,8 +4,9 @@ When f(z, x_t) changes smoothly with t, so does its fixed point z(t), and a comb
 nearer to the next one than the last solution alone. A predictor is a pure function of that history and knows nothing else:
 what to remember, and when to forget, is for the caller to decide.
 
-Which one? :class:`Last` where steps are irregular; :class:`Quadratic` for equal steps and tight solves; :class:`ASPC` for a
-fixed, small number of passes; :class:`LeastSquares` where something is known of the next problem before it is solved.
+Which one? :class:`LeastSquares` where something is known of the next problem before it is solved, such as its input;
+:class:`ASPC` for a fixed, small number of passes; :class:`Quadratic` for equal steps and tight solves otherwise, :class:`Last`
+where steps are irregular.
 """
 
 from equipoise.deq.predictors.aspc import ASPC as ASPC
