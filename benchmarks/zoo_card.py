@@ -5,20 +5,19 @@
         --theory "PBE/def2-SVP" --licence CC0-1.0 --command "equipoise train rmd17-ethanol training.max_seconds=4200" \\
         --seconds 4200 --hardware "one CPU thread (Xeon, 2.1 GHz)" --limit "It knows no other molecule." --data rmd17:ethanol
 
-Evaluates the potential on `--data` with the command `equipoise evaluate`, copies the model and writes `<name>.json` beside it and
+Evaluates the potential with the command `equipoise evaluate`, copies the model and writes `<name>.json` beside it and
 all cards into `README.md`. Without a run folder, only the card of a model that is in the zoo already is made again.
 """
 
 import argparse
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from equipoise.potentials import cards, describe
+from equipoise.potentials import cards, describe, load, save
 from equipoise.report.model_card import markdown
 
 ZOO = Path(__file__).parent.parent / "equipoise" / "zoo"
@@ -48,14 +47,23 @@ molecules, even of the same elements, nor of broken bonds.
 """
 
 
-def measure(model: Path, data: str, data_folder: Path | None) -> dict[str, object]:
-    """`evaluation.json` of a model on test structures."""
+def measure(model: Path, data: str | None, data_folder: Path | None) -> dict[str, object]:
+    """`evaluation.json` of a model on test structures, by default those of its recipe."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "equipoise", "evaluate", str(model), "--data", data]
+        command = [sys.executable, "-m", "equipoise", "evaluate", str(model)]
+        if data is not None:
+            command += ["--data", data]
         if data_folder is not None:
             command += ["--data-folder", str(data_folder)]
         subprocess.run([*command, "--folder", folder], check=True)
         return json.loads((Path(folder) / "evaluation.json").read_text())
+
+
+def put(source: Path, model: Path) -> None:
+    """Copy a model, without the place that its data had on this machine."""
+    extra = describe(source)["extra"]
+    extra["recipe"]["data"]["folder"] = None
+    save(load(source), model, extra=extra)
 
 
 def pages() -> str:
@@ -70,8 +78,9 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--alias", action="append", default=[])
-    for name in ("system", "trained-on", "theory", "licence", "command", "hardware", "data"):
+    for name in ("system", "trained-on", "theory", "licence", "command", "hardware"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--data", help="default: the test structures of the recipe")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--limit", action="append", default=[])
     parser.add_argument("--data-folder", type=Path)
@@ -84,7 +93,7 @@ def main() -> None:
         raise SystemExit(f"a model of the zoo has at most {LARGEST:,} bytes, {source} has {size:,}")
     record = measure(source, given.data, given.data_folder)
     if source != model:
-        shutil.copyfile(source, model)
+        put(source, model)
     card = {
         "name": given.name,
         "aliases": given.alias,

@@ -74,11 +74,14 @@ def grid_table(grid: Grid) -> Table:
         caption_justify="left",
         show_lines=any("\n" in cell for row in rows for cell in row),
     )
+    names = [line for row in rows for line in row[0].split("\n")]
     for index, heading in enumerate(grid.headings):
         table.add_column(
             heading.replace(" (", "\n("),
             justify="left" if index == 0 else "right",
             overflow="fold",
+            # Names are there to be copied: they stay whole while there is room.
+            no_wrap=index == 0 and max(map(len, names), default=0) <= 24,
         )
     for row in rows:
         table.add_row(*row)
