@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from ase import units
 from ase.md.verlet import VelocityVerlet
+from rich.progress import track
 
 from benchmarks.md_stability import apart, distribution
 from benchmarks.record import RESULTS, write
@@ -113,7 +114,7 @@ def simulate(
     atoms.calc = calculator
     integrator = VelocityVerlet(atoms, timestep * units.fs)
     total, plain, residuals, adjoint_residuals, seconds, frames = [], [], [], [], [], []
-    for _ in range(steps):
+    for _ in track(range(steps), description=f"{steps} steps"):
         began = time.perf_counter()
         integrator.run(1)
         seconds.append(time.perf_counter() - began)
