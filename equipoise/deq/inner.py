@@ -20,13 +20,16 @@ class Inner:
 
     Attributes:
       owner: structure of each row, or None when all rows belong to one structure.
-      structures: how many structures there are.
+      structures: how many structures there are; by default as many as ``owner`` names.
     """
 
     owner: Int[Tensor, " rows"] | None = None
-    structures: int = 1
+    structures: int | None = None
 
     def __post_init__(self):
+        if self.structures is None:
+            named = 1 if self.owner is None else int(self.owner.max()) + 1
+            object.__setattr__(self, "structures", named)
         if self.structures < 1:
             raise ValueError(f"structures must be >= 1, received {self.structures}")
         if self.owner is None and self.structures != 1:
@@ -51,6 +54,10 @@ class Inner:
         if self.segments is None:
             return torch.linalg.vector_norm(a).double()[None]
         return self.sum(torch.linalg.vector_norm(_flat(a, 1), dim=1).double().square()).sqrt()
+
+    def squared(self, a: Float[Tensor, "rows ..."]) -> Float[Tensor, " structures"]:
+        """<a, a> of each structure, which unlike its root has a derivative at zero."""
+        return self.sum(_flat(a.double().square(), 1).sum(1))
 
     def largest(self, a: Float[Tensor, "rows ..."]) -> Float[Tensor, " structures"]:
         """max over the rows r of each structure of |a_r|, the Euclidean length of a row."""
@@ -93,7 +100,7 @@ class Inner:
         """<stack_i, a> of each structure, in one pass over the stack."""
         if self.segments is None:
             return torch.mv(stack.flatten(1), a.flatten()).unsqueeze(1)
-        products = _flat(stack, 2).transpose(0, 1) @ _flat(a, 1).unsqueeze(2)
+        products = _exact(_flat(stack, 2)).transpose(0, 1) @ _exact(_flat(a, 1)).unsqueeze(2)
         return self.sum(products.squeeze(2)).T
 
     def overlaps(
@@ -101,8 +108,8 @@ class Inner:
     ) -> Float[Tensor, "k l structures"]:
         """<one_i, other_j> of each structure, as one product of matrices."""
         if self.segments is None:
-            return torch.mm(one.flatten(1), other.flatten(1).T).unsqueeze(2)
-        products = _flat(one, 2).transpose(0, 1) @ _flat(other, 2).permute(1, 2, 0)
+            return torch.mm(_exact(one.flatten(1)), _exact(other.flatten(1)).T).unsqueeze(2)
+        products = _exact(_flat(one, 2)).transpose(0, 1) @ _exact(_flat(other, 2)).permute(1, 2, 0)
         return self.sum(products).permute(1, 2, 0)
 
     def combine(
@@ -112,12 +119,22 @@ class Inner:
         coefficients = coefficients.to(stack.dtype)
         if self.segments is None:
             return torch.mv(stack.flatten(1).T, coefficients.squeeze(1)).view(stack.shape[1:])
-        spread = coefficients.T[self.segments].unsqueeze(1)
-        return (spread @ _flat(stack, 2).transpose(0, 1)).view(stack.shape[1:])
+        # Not as a product of matrices, which a GPU may be allowed to round to 10 bits (TF32): this is the next state itself.
+        weights = coefficients[:, self.segments].view(len(stack), -1, *[1] * (stack.dim() - 2))
+        combined = weights[0] * stack[0]
+        for weight, each in zip(weights[1:], stack[1:], strict=True):
+            combined.addcmul_(weight, each)
+        return combined
 
     def spread(self, values: Shaped[Tensor, "structures ..."]) -> Shaped[Tensor, "_ ..."]:
         """One value per structure → one per row, or a single one that broadcasts."""
         return values if self.segments is None else values[self.segments]
+
+
+def _exact(a: Tensor) -> Tensor:
+    """For inner products on a GPU that is allowed TF32: 10 bits would make nonsense of coefficients solved from them."""
+    rounded = a.is_cuda and torch.get_float32_matmul_precision() != "highest"
+    return a.double() if rounded else a
 
 
 def _flat(a: Tensor, dims: int) -> Tensor:

@@ -87,7 +87,8 @@ class JointIteration:
 
     def __init__(self, settings: Joint, start: Solution, inner: Inner):
         self.settings, self.inner = settings, inner
-        self.value, self.adjoint = start.value, start.adjoint
+        # Detached: the passes make leaves of them, and the start is somebody else's.
+        self.value, self.adjoint = start.value.detach(), start.adjoint.detach()
         self._secants = start.secants or (None, None)
         self._before: tuple[tuple[Tensor, Tensor], ...] | None = None
         self._passed = 0
@@ -147,13 +148,14 @@ class JointIteration:
         """Residuals and results; see :class:`equipoise.deq.solvers.solver.Progress`."""
         norms, largest = self.inner.fetch(mapped, change, None)
         norms, largest = np.atleast_1d(norms), np.atleast_1d(largest)
-        roots = np.sqrt(self.inner.counts(mapped))
+        roots = np.sqrt(np.maximum(self.inner.counts(mapped), 1))
         tiny = torch.finfo(mapped.dtype).tiny
         residual = largest / np.maximum(norms / roots, tiny)
         result = np.where(
             residual <= self.settings.max_residual, Result.CONVERGED, Result.MAX_PASSES
         )
-        result = np.where(np.isfinite(residual), result, Result.NON_FINITE)
+        finite = np.isfinite(norms) & np.isfinite(largest)
+        result = np.where(finite, result, Result.NON_FINITE)
         return torch.as_tensor(residual, dtype=mapped.dtype), torch.as_tensor(result)
 
 

@@ -52,7 +52,7 @@ def jacobian_penalty(
         for _ in range(power_steps):
             (vector,) = torch.autograd.grad(mapped, z, _unit(vector, inner), retain_graph=True)
         (product,) = torch.autograd.grad(mapped, z, _unit(vector, inner), create_graph=True)
-    excess = inner.norm(product).to(product.dtype).square() - allowed**2
+    excess = inner.squared(product).to(product.dtype) - allowed**2
     return excess.clamp_min(0).sum() / inner.structures
 
 

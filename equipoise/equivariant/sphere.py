@@ -28,7 +28,8 @@ def quadrature(polar_degree: int, azimuthal_order: int) -> tuple[Tensor, Tensor]
         )
     nodes, weights = np.polynomial.legendre.leggauss(polar_degree // 2 + 1)
     longitudes = azimuthal_order + 1
-    angle = torch.arange(longitudes, dtype=torch.float64) * (2 * math.pi / longitudes)
+    # On the CPU, as what comes from numpy, whatever torch.set_default_device says.
+    angle = torch.arange(longitudes, dtype=torch.float64, device="cpu") * (2 * math.pi / longitudes)
     y = torch.from_numpy(nodes).repeat_interleave(longitudes)
     radius = (1 - y.square()).sqrt()
     angle = angle.repeat(len(nodes))

@@ -77,7 +77,10 @@ class Wigner(nn.Module):
         monomials = powers[:, 0, self.exponents[0]]
         for axis in range(1, 4):
             monomials = monomials * powers[:, axis, self.exponents[axis]]
-        return (monomials @ self.table.to(quaternion.dtype)).view(len(quaternion), *self.shape)
+        # On a GPU that is allowed TF32 the blocks would be equivariant to 1e-3 only.
+        exact = monomials.double() if monomials.is_cuda else monomials
+        blocks = exact @ self.table.to(exact.dtype)
+        return blocks.to(quaternion.dtype).view(len(quaternion), *self.shape)
 
 
 @cache

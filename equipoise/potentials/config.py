@@ -134,5 +134,9 @@ class Statistics:
                 f"one reference energy per element is needed: {len(self.elements)} elements, "
                 f"received {len(self.reference_energies)}"
             )
+        if not (math.isfinite(self.mean_neighbours) and math.isfinite(self.mean_atoms)):
+            raise ValueError(
+                f"mean_neighbours and mean_atoms must be finite, received {self.mean_neighbours} and {self.mean_atoms}"
+            )
         if not self.force_rms > 0:
             raise ValueError(f"force_rms must be > 0 eV/Å, received {self.force_rms}")

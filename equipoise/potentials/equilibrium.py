@@ -18,6 +18,7 @@ from equipoise.deq import (
     jacobian_penalty,
     spectral_radius,
 )
+from equipoise.deq.solution import Secants
 from equipoise.graph import Graph
 from equipoise.potentials.config import ImplicitGradient, PotentialConfig, Statistics
 from equipoise.potentials.derivatives import edge_gradient
@@ -160,7 +161,7 @@ class Equilibrium(Potential):
         if joint is not None:
             return self._joint(functions, joint, graph, vectors, start, inner, gradient, shared)
         if unrolled is not None:
-            return self._history_free(graph, vectors, unrolled, gradient)
+            return self._history_free(graph, vectors, unrolled, gradient, direct)
         with torch.set_grad_enabled(shared):
             source, context = functions.prepare(graph, vectors if shared else vectors.detach())
         with torch.no_grad():
@@ -205,7 +206,7 @@ class Equilibrium(Potential):
             source, context = functions.prepare(graph, vectors if shared else vectors.detach())
         fixed = source.detach(), type(context)(*[part.detach() for part in context])
         start = _resolved(start, fixed[0])
-        self._first_guess(start, source)  # refuses a start of another shape
+        start = replace(_like(start, source), value=self._first_guess(start, source))
         iteration = joint.begin(start, inner)
         while True:
             last = iteration.last
@@ -234,7 +235,7 @@ class Equilibrium(Potential):
         slope = slope[0] if slope else None
         return Evaluation(energies.detach(), slope, solution, correction=correction)
 
-    def _history_free(self, graph, vectors, passes, gradient):
+    def _history_free(self, graph, vectors, passes, gradient, direct):
         """Exactly the network of so many layers with tied weights: conservative whether it has converged or not."""
         with torch.set_grad_enabled(gradient):
             source, context = self._prepare(graph, vectors)
@@ -243,7 +244,8 @@ class Equilibrium(Potential):
                 z = self.cell(z, source, context)
             atomic = self._atomic(z, context)
         slope = edge_gradient(atomic, vectors) if gradient else None
-        return Evaluation(atomic.detach(), slope)
+        forces = self._direct(z, context) if direct else None
+        return Evaluation(atomic.detach(), slope, direct=forces)
 
     def _linearise(
         self, functions, solution, start, source, context, inner
@@ -307,6 +309,17 @@ class Equilibrium(Potential):
 
 def _resolved(start: Start | None, source: Tensor) -> Solution | None:
     return start(source.detach()) if callable(start) else start
+
+
+def _like(start: Solution, source: Tensor) -> Solution:
+    """What goes on beside the state, in the precision and on the device of ``source``."""
+    adjoint = None if start.adjoint is None else start.adjoint.to(source)
+    secants = start.secants
+    if secants is not None:
+        secants = tuple(
+            Secants(each.mapped.to(source), each.changes.to(source)) for each in secants
+        )
+    return replace(start, adjoint=adjoint, secants=secants)
 
 
 def _dots(a: Float[Tensor, "atoms ..."], b: Float[Tensor, "atoms ..."]) -> Float[Tensor, " atoms"]:

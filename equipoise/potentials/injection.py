@@ -107,6 +107,6 @@ class Injection(nn.Module):
         if config.start == "zero":
             return torch.zeros_like(source)
         # Training has seeded torch's generator for this step; a prediction must be the same every time.
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        noise = torch.randn(source.shape, generator=generator, dtype=torch.float64)
+        generator = None if self.training else torch.Generator("cpu").manual_seed(0)
+        noise = torch.randn(source.shape, generator=generator, dtype=torch.float64, device="cpu")
         return (config.start_mean + config.start_std * noise).to(source)

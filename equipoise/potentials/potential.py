@@ -271,7 +271,7 @@ class Potential(nn.Module, abc.ABC):
         gradient = (forces or stress) and self.conservative
         evaluation = self._evaluate(
             graph,
-            vectors.requires_grad_(gradient),
+            vectors.requires_grad_() if gradient else vectors,
             start=start,
             gradient=gradient,
             direct=forces and not self.conservative,

@@ -39,6 +39,10 @@ class Stacked(Potential):
         return self._atomic(z, context), z, context
 
     def _evaluate(self, graph, vectors, *, start, gradient, direct, penalty, unrolled, joint):
+        if unrolled is not None or penalty is not None:
+            raise ValueError(
+                f"an explicit network has no fixed point, received unrolled={unrolled} and penalty={penalty}; leave them out"
+            )
         functions = self.compiled or self._eager
         with torch.set_grad_enabled(gradient or self.training):
             atomic, z, context = functions.network(graph, vectors)

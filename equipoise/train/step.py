@@ -108,8 +108,11 @@ def batch_loss(
     asked = with_volumes(graph) if stress else graph
     wanted = {"forces": graph.forces is not None, "stress": stress, "unconverged": "accept"}
     start = None if drawn.passes is not None else points.start(rows, graph)
-    allowed = settings.jacobian_allowed if drawn.penalise else None
-    prediction = potential(asked, start=start, penalty=allowed, unrolled=drawn.passes, **wanted)
+    iterated = {}  # what only means something where there is a fixed point
+    if potential.config.kind == "equilibrium":
+        iterated["penalty"] = settings.jacobian_allowed if drawn.penalise else None
+        iterated["unrolled"] = drawn.passes
+    prediction = potential(asked, start=start, **iterated, **wanted)
     points.keep(rows, graph, prediction.equilibrium)
     loss = loss_of(prediction, graph, terms)
     if prediction.penalty is not None:  # a mean over structures

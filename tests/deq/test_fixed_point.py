@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from equipoise.deq import Inner, Result, fixed_point
+from equipoise.deq import Anderson, Broyden, Inner, Picard, Result, fixed_point
 from tests.problems import network
 
 
@@ -40,6 +40,24 @@ def test_owners_must_fit():
         Inner(None, 0)
     with pytest.raises(ValueError, match="names 5 rows, but start has 2"):
         fixed_point(lambda z: z, torch.zeros(2, 2), inner=network().inner)
+    assert Inner(torch.tensor([0, 0, 1, 1])).structures == 2
+    assert Inner().structures == 1
+
+
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()])
+def test_a_structure_without_rows_is_solved(solver):
+    inner = Inner(torch.tensor([0, 0, 2, 2, 2]), 3)
+    solution = fixed_point(lambda z: 0.5 * z + 1, torch.zeros(5, 8), solver=solver, inner=inner)
+    assert solution.converged
+    torch.testing.assert_close(solution.value, torch.full((5, 8), 2.0), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()])
+def test_a_map_onto_zero_is_no_overflow(solver, dtype):
+    solution = fixed_point(torch.zeros_like, torch.full((4, 3), 10.0, dtype=dtype), solver=solver)
+    assert solution.converged
+    assert not solution.value.any()
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 2, 4)])
@@ -66,3 +84,18 @@ def test_one_broken_row_breaks_its_structure_only():
     inner = Inner(torch.tensor([0, 0, 1, 1]), 2)
     solution = fixed_point(lambda z: torch.cos(z) + poison, start, inner=inner)
     assert solution.result.tolist() == [Result.NON_FINITE, Result.CONVERGED]
+
+
+def test_an_argument_that_the_map_ignores_has_no_gradient():
+    u = torch.randn(3, requires_grad=True)
+    z = fixed_point(lambda z, u: torch.tanh(0.5 * z + 1), torch.zeros(4, 3), u).value
+    assert torch.autograd.grad(z.sum(), u, allow_unused=True) == (None,)
+
+
+def test_combinations_are_those_of_dense_algebra():
+    inner = Inner(torch.tensor([1, 0, 1]), 2)
+    stack, weights = torch.randn(4, 3, 5, 2), torch.randn(4, 2)
+    expected = torch.einsum("kr,krij->rij", weights[:, inner.owner], stack)
+    torch.testing.assert_close(inner.combine(weights, stack), expected)
+    square = inner.norm(stack[0]).square()
+    torch.testing.assert_close(inner.squared(stack[0]), square, rtol=1e-6, atol=0)

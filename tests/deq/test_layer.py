@@ -123,3 +123,21 @@ def test_spectral_norm_inside_is_refreshed_between_solves_and_constant_during_th
     earlier.backward()  # the refresh in between must not have touched this graph
     gradient = next(p.grad for p in layer.module.parameters() if p.grad is not None)
     assert gradient.isfinite().all()
+
+
+def test_what_the_module_merely_holds_is_noticed():
+    class Cell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Linear(6, 6)
+            self.held = None
+
+        def forward(self, z):
+            return torch.tanh(0.3 * self.mix(z) + self.held)
+
+    cell, encoder = Cell(), nn.Linear(3, 6)
+    cell.held = encoder(torch.randn(4, 3))
+    with pytest.raises(ValueError, match="not among its arguments"):
+        DEQ(cell)(torch.zeros(4, 6))
+    with torch.no_grad():
+        assert DEQ(cell)(torch.zeros(4, 6)).converged

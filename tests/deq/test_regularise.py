@@ -7,6 +7,7 @@ import torch
 
 from equipoise.deq import (
     Anderson,
+    Inner,
     Picard,
     fixed_point,
     fixed_point_correction,
@@ -116,3 +117,20 @@ def test_fixed_point_correction_is_the_decaying_sum_over_the_states_kept():
         fixed_point_correction(loss, problem.f, bare, *args)
     with pytest.raises(ValueError, match=r"decay must lie in \(0, 1\], received 2"):
         fixed_point_correction(loss, problem.f, solution, *args, decay=2.0)
+
+
+@pytest.mark.parametrize("allowed", [0.0, 0.3])
+def test_a_structure_without_a_gain_spoils_no_gradient(allowed):
+    weights = (0.3 * torch.randn(8, 8)).requires_grad_()
+    bias = torch.tensor([1.0, 1.0, -100.0, -100.0])[:, None]
+    inner = Inner(torch.tensor([0, 0, 1, 1]), 2)
+    penalty = jacobian_penalty(
+        lambda z, w: torch.relu(z @ w + bias),
+        torch.zeros(4, 8),
+        weights,
+        inner=inner,
+        power_steps=2,
+        allowed=allowed,
+    )
+    (gradient,) = torch.autograd.grad(penalty, weights)
+    assert gradient.isfinite().all() and gradient.any()

@@ -147,3 +147,8 @@ def test_what_only_the_original_can():
         with pytest.raises(ValueError, match=message):
             InjectionConfig(**changes)
     assert PotentialConfig().gradient == ImplicitGradient()
+
+
+def test_so_many_passes_have_forces_of_a_head_too():
+    model = original(forces="direct", force_head=True)
+    assert model(molecule(), unrolled=2).forces.abs().max() > 0

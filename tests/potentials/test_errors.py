@@ -95,6 +95,10 @@ def test_settings():
         PotentialConfig(kind="explicit")
     with pytest.raises(ValueError, match="hidden must be a multiple of heads=2, received 7"):
         replace(SMALL, hidden=7)
+    with pytest.raises(ValueError, match="hidden must be at least twice heads=2, received 2"):
+        replace(SMALL, hidden=2)
+    with pytest.raises(ValueError, match="mean_neighbours and mean_atoms must be finite"):
+        Statistics((1,), (0.0,), 1.0, float("nan"), 1.0)
     with pytest.raises(ValueError, match="atomic numbers from 1 to 118"):
         Statistics((1, 200), (0.0, 0.0), 1.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="reference energies must be finite"):
@@ -154,3 +158,16 @@ def test_files_that_are_no_models(tmp_path):
     save_file({"w": torch.ones(2)}, foreign, metadata={"equipoise": json.dumps(header)})
     with pytest.raises(ValueError, match="do not fit its configuration"):
         load(foreign)
+
+
+@pytest.mark.parametrize("asked", [{"unrolled": 2}, {"penalty": 0.0}])
+def test_an_explicit_network_is_not_asked_for_what_only_a_fixed_point_has(asked):
+    with pytest.raises(ValueError, match="an explicit network has no fixed point"):
+        potential("stacked")(molecule(), **asked)
+
+
+def test_energies_of_positions_that_belong_to_a_graph():
+    graph = molecule()
+    positions = graph.positions.clone().requires_grad_()
+    energy = potential()(replace(graph, positions=positions), forces=False).energy
+    torch.testing.assert_close(energy, potential()(graph, forces=False).energy)

@@ -47,6 +47,11 @@ class EquiformerV2Config:
             raise ValueError(
                 f"hidden must be a multiple of heads={self.heads}, received {self.hidden}"
             )
+        if self.hidden == self.heads:
+            # The layer norm over one scalar leaves nothing of it, and attention would be blind.
+            raise ValueError(
+                f"hidden must be at least twice heads={self.heads}, received {self.hidden}"
+            )
         if not self.cutoff > 0:
             raise ValueError(f"cutoff must be > 0 Å, received {self.cutoff}")
         if self.norm not in ("pre", "post"):

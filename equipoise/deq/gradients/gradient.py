@@ -41,16 +41,15 @@ class Gradient(abc.ABC):
         wanted = torch.is_grad_enabled()
         with torch.no_grad():
             detached = [arg.detach() for arg in args]
-            loop = f.bind(*detached) if hasattr(f, "bind") else _Loop(f, detached, wanted)
+            loop = _Loop(f, detached, wanted)
             solution = solver.solve(loop, start.detach(), inner)
-        hidden = getattr(loop, "hidden", False)
-        if hidden and not self.sees_closures:
+        if loop.hidden and not self.sees_closures:
             raise ValueError(
                 f"f depends on tensors that require gradients but are not among its arguments{_suspects(f)}; "
                 f"{type(self).__name__} cannot differentiate with respect to them. Pass them as arguments of f (for a module: "
                 "equipoise.deq.DEQ(module), or torch.func.functional_call), detach them, or solve under torch.no_grad()"
             )
-        if wanted and (hidden or any(arg.requires_grad for arg in args)):
+        if wanted and (loop.hidden or any(arg.requires_grad for arg in args)):
             solution = replace(solution, value=self.attach(f, solution.value, args, inner))
         return solution
 
@@ -60,10 +59,15 @@ class _Loop:
 
     def __init__(self, f: Callable[..., Tensor], args: list[Tensor], probe: bool):
         self.f, self.args, self.probe, self.hidden = f, args, probe, False
+        self.bound = f.bind(*args) if hasattr(f, "bind") else lambda z: f(z, *args)
+
+    def __getattr__(self, name: str):
+        # What a bound map says of itself to solvers, such as ``linearise``.
+        return getattr(self.bound, name)
 
     def __call__(self, z: Tensor):
         if not self.probe:
-            return self.f(z, *self.args)
+            return self.bound(z)
         # With constant arguments autograd records nothing, unless f closes over something that requires a gradient.
         self.probe = False
         with torch.enable_grad():

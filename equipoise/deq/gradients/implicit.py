@@ -85,7 +85,8 @@ class Implicit(Gradient):
     Attributes:
       solver: solves the adjoint problem; its tolerance bounds the relative error of the gradient (times 1 / (1 - ρ)).
       final: solves adjoint problems whose result is not differentiated again, such as the gradient of a loss with respect to
-        parameters, where a rough direction may do; default ``solver``.
+        parameters, where a rough direction may do; default ``solver``. Mind that forces taken without ``create_graph``, to
+        validate, are such a result as well: take them with another ``Implicit``.
       start: first guess for the adjoint of the first derivative, such as the adjoint of a similar problem; default ∂L/∂z.
       observer: called with the solution of each adjoint problem, the first one being that of the first derivative. This is where
         to notice one that did not converge, and to take the adjoint for the next ``start``.
@@ -140,14 +141,15 @@ class _ImplicitFunction(torch.autograd.Function):
             # Views, so that an argument reached along two paths counts once for each.
             inputs = [arg.view_as(arg) if arg.requires_grad else arg for arg in args]
             mapped = f(z if create_graph else z.detach(), *inputs)
-        found = torch.autograd.grad(
-            mapped,
-            [inputs[i] for i in wanted],
-            adjoint,
-            create_graph=create_graph,
-            allow_unused=True,
-        )
         gradients: list[Tensor | None] = [None] * len(args)
-        for i, value in zip(wanted, found, strict=True):
-            gradients[i] = value
+        if mapped.requires_grad:  # or f makes no use of any of them
+            found = torch.autograd.grad(
+                mapped,
+                [inputs[i] for i in wanted],
+                adjoint,
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+            for i, value in zip(wanted, found, strict=True):
+                gradients[i] = value
         return (None, None, None, None, *gradients)

@@ -65,7 +65,7 @@ class Progress:
     def __init__(self, settings: Solver, start: Tensor, inner: Inner):
         count = inner.structures
         self.settings, self.inner, self.value = settings, inner, start
-        self.roots = [n**0.5 for n in inner.counts(start)]
+        self.roots = [max(n, 1) ** 0.5 for n in inner.counts(start)]
         self.tiny = torch.finfo(start.dtype).tiny
         self.residual = [math.inf] * count
         self.best = [math.inf] * count
@@ -103,7 +103,8 @@ class Progress:
             self.passes[i] += cost if isinstance(cost, int) else int(cost[i])
             change_size = float(largest[i])
             residual = change_size / max(float(norms[i]) / self.roots[i], self.tiny)
-            if not (math.isfinite(residual) and math.isfinite(norms[i])):
+            # Not asked of the quotient: f(z) = 0 makes it overflow, and the next pass converges.
+            if not (math.isfinite(change_size) and math.isfinite(norms[i])):
                 self.result[i] = int(Result.NON_FINITE)
                 continue
             residuals[i] = residual
