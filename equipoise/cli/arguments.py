@@ -14,6 +14,12 @@ from equipoise.data import rmd17
 DEFAULT_MODEL = "rmd17-ethanol"
 
 
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class Precision(StrEnum):
     float32 = "float32"
     float64 = "float64"
@@ -36,6 +42,7 @@ StructureArgument = Annotated[
 ThreadsOption = Annotated[
     int, typer.Option(min=1, help="CPU threads; one is fastest below some 50 atoms.")
 ]
+DeviceOption = Annotated[Device, typer.Option(help="auto: a CUDA device where there is one.")]
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option(help="Precision of the network; default: the one it was trained in."),
@@ -57,6 +64,13 @@ def model_file(model: str) -> str:
             f"training has not reached the first validation (go on: equipoise train {model})"
         )
     return str(folder / "model.safetensors")
+
+
+def device_of(device: Device) -> str:
+    """The name of the device; a CUDA device that is not there is refused when the model is read."""
+    if device is Device.auto:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.value
 
 
 def dtype_of(precision: Precision | None) -> torch.dtype | None:

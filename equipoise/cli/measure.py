@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from equipoise.cli.app import app, messages, results, say
 from equipoise.cli.arguments import (
     DEFAULT_MODEL,
+    Device,
+    DeviceOption,
     PrecisionOption,
     ThreadsOption,
+    device_of,
     dtype_of,
     model_file,
 )
@@ -50,12 +52,6 @@ from equipoise.train.evaluate import WORST
 from equipoise.train.state import make_folder, write_atomically
 
 SHOWN_WORST = 5  # in the terminal; files hold more
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 @app.command()
@@ -116,9 +112,7 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many structures.")
     ] = None,
-    device: Annotated[
-        Device, typer.Option(help="auto: a CUDA device where there is one.")
-    ] = Device.auto,
+    device: DeviceOption = Device.auto,
     precision: PrecisionOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
@@ -150,7 +144,7 @@ def evaluate(
     records: dict[str, dict[str, Any]] = {}
     graphs: Sequence[Graph] = ()
     for name, file in files.items():
-        potential = load(file, dtype=dtype_of(precision), device=_device(device))
+        potential = load(file, dtype=dtype_of(precision), device=device_of(device))
         if not evaluations or graphs[0].cutoff != potential.cutoff:
             with in_words_of(AS_OPTIONS):
                 graphs = test.structures(potential.cutoff)[:limit]
@@ -217,13 +211,6 @@ def _show_several(
         write_comparison(target, comparison)
         _draw(target / "comparison.png", lambda: comparison_plot(comparison))
         say(f"written: {target / 'comparison.json'}\nNext:  equipoise report {target}")
-
-
-def _device(device: Device) -> str:
-    """The name of the device; a CUDA device that is not there is refused when the model is read."""
-    if device is Device.auto:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device.value
 
 
 @contextmanager

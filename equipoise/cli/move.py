@@ -13,10 +13,13 @@ import typer
 from equipoise.cli.app import app, messages, results, say
 from equipoise.cli.arguments import (
     DEFAULT_MODEL,
+    Device,
+    DeviceOption,
     ModelArgument,
     PrecisionOption,
     StructureArgument,
     ThreadsOption,
+    device_of,
     dtype_of,
     model_file,
     read_structure,
@@ -98,13 +101,14 @@ def md(
         ),
     ] = None,
     secants: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
-            help="With --passes: differences of earlier passes that accelerate the next. 0: none; the "
+            help="With a number of --passes: differences of earlier passes that accelerate the next. 0: none; the "
             "dynamics is then reversible in time to a higher order.",
+            show_default="8",
         ),
-    ] = 8,
+    ] = None,
     until: Annotated[
         float | None,
         typer.Option(
@@ -130,6 +134,13 @@ def md(
             "Default: the cutoff of the model; inf for gases."
         ),
     ] = None,
+    max_stretch: Annotated[
+        float | None,
+        typer.Option(
+            help="A simulation is stopped when a bond of the start is longer than so many sums of covalent radii. Default: 2, "
+            "for periodic structures inf; inf where bonds may break."
+        ),
+    ] = None,
     repulsion: Annotated[
         float | None,
         typer.Option(
@@ -148,6 +159,7 @@ def md(
             "simulations.",
         ),
     ] = False,
+    device: DeviceOption = Device.auto,
     precision: PrecisionOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
@@ -166,11 +178,17 @@ def md(
         steps = _steps("1ps" if duration is None else duration, timestep)
     potential = load(
         model_file(model),
+        device=device_of(device),
         dtype=dtype_of(precision),
         repulsion=None if repulsion is None else Repulsion(repulsion),
     )
+    atoms = read_structure(structure, potential.cutoff)
+    if keep_velocities and not atoms.has("momenta"):
+        raise ValueError(
+            f"--keep-velocities needs a structure with velocities, received {structure or 'none'}; leave it out to draw them"
+        )
     result = run_md(
-        read_structure(structure, potential.cutoff),
+        atoms,
         potential,
         steps=steps,
         folder=run_folder(model, folder) / "md",
@@ -187,7 +205,9 @@ def md(
         warm_start=reuse,
         joint=_joint(passes, secants, until),
         cold_sample=cold_sample,
-        watchdog=Watchdog(max_temperature_k=max_temperature, max_gap=max_gap),
+        watchdog=Watchdog(
+            max_temperature_k=max_temperature, max_gap=max_gap, max_stretch=max_stretch
+        ),
         compile=compile,
         resume=not fresh,
         console=messages,
@@ -209,6 +229,7 @@ def relax(
     folder: Annotated[
         Path | None, typer.Option(help="Run folder; the relaxation is its subfolder relax.")
     ] = None,
+    device: DeviceOption = Device.auto,
     precision: PrecisionOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
@@ -217,7 +238,7 @@ def relax(
     Writes relaxed.extxyz and trajectory.extxyz. Exit code 1 if it has not converged.
     """
     torch.set_num_threads(threads)
-    potential = load(model_file(model), dtype=dtype_of(precision))
+    potential = load(model_file(model), device=device_of(device), dtype=dtype_of(precision))
     target = run_folder(model, folder) / "relax"
     with messages.status(f"relaxing to {fmax} eV/Å"):
         result = relax_structure(
@@ -240,17 +261,19 @@ def _passes_per_call(statistics: CalculatorStatistics) -> float:
     return (statistics.passes + statistics.adjoint_passes) / max(statistics.calls, 1)
 
 
-def _joint(passes: str | None, secants: int, until: float | None) -> Joint | str | None:
+def _joint(passes: str | None, secants: int | None, until: float | None) -> Joint | str | None:
     if passes is None or passes == "auto":
-        if until is not None:
-            raise ValueError(
-                f"--until goes with a number of --passes, the most a step may take; received --until {until:g}"
-                + ("" if passes is None else " and --passes auto")
-            )
+        for option, value in (("--until", until), ("--secants", secants)):
+            if value is not None:
+                raise ValueError(
+                    f"{option} goes with a number of --passes; received {option} {value:g}"
+                    + (" without" if passes is None else " and --passes auto")
+                )
         return passes
     if not passes.isdecimal() or int(passes) < 1:
         raise ValueError(f"--passes must be an integer, at least 1, or auto, received {passes!r}")
-    return Joint(passes=int(passes), recycled=secants, tolerance=until)
+    recycled = Joint.recycled if secants is None else secants
+    return Joint(passes=int(passes), recycled=recycled, tolerance=until)
 
 
 def _steps(duration: str, timestep: float) -> int:

@@ -2,7 +2,7 @@
 
 from equipoise.engines.ase import CalculatorStatistics, EquipoiseCalculator, NonFiniteError
 from equipoise.engines.md import MDResult, run_md
-from equipoise.engines.md_summary import MDSummary, drift
+from equipoise.engines.md_summary import MDSummary
 from equipoise.engines.relax import RelaxResult, relax
 from equipoise.engines.run_files import DiskFullError
 from equipoise.engines.warm_start import WarmStart
@@ -22,7 +22,6 @@ __all__ = [
     "SimulationStopped",
     "WarmStart",
     "Watchdog",
-    "drift",
     "relax",
     "run_md",
 ]

@@ -20,7 +20,7 @@ from ase.calculators.calculator import (
 )
 from ase.data import chemical_symbols
 
-from equipoise.deq import Joint
+from equipoise.deq import Joint, Solution
 from equipoise.deq.predictors import ASPC
 from equipoise.engines.warm_start import WarmStart
 from equipoise.graph import Graph, NeighbourList
@@ -92,7 +92,8 @@ class EquipoiseCalculator(Calculator):
 
     **Attributes**, all of the last call unless said otherwise
 
-    - `passes`, `adjoint_passes`: int, 0 for a potential without an equilibrium.
+    - `passes`, `adjoint_passes`: int, those of attempts that failed included; 0 for a potential
+      without an equilibrium.
     - `residual`, `adjoint_residual`: relative residuals; NaN where there is none.
     - `correction`: eV, the part λᵀ(f(z) - z) of the energy, of first order in what is
       left of the residual, by which the reported energy is better than that of the state
@@ -171,6 +172,7 @@ class EquipoiseCalculator(Calculator):
         self.residual = self.adjoint_residual = float("nan")
         self.correction = 0.0
         self.graph: Graph | None = None
+        self._failed = (0, 0)  # passes of attempts at the last structure
         self._statistics = CalculatorStatistics()
 
     @property
@@ -247,7 +249,7 @@ class EquipoiseCalculator(Calculator):
                 "atoms.get_forces() first"
             )
         prediction = self.potential(self.graph, unconverged="accept")
-        return _passes(prediction)
+        return _passes(prediction.equilibrium)
 
     def state(self) -> dict[str, np.ndarray]:
         """Results and memory as arrays, for the checkpoint of a trajectory."""
@@ -301,6 +303,7 @@ class EquipoiseCalculator(Calculator):
         return graph.to(self.potential.device)
 
     def _solve(self, graph: Graph, stress: bool) -> tuple[Prediction, bool, bool]:
+        self._failed = (0, 0)
         if self.history_free is not None:
             return self.potential(graph, stress=stress, unrolled=self.history_free), False, False
         start = None if self.warm_start is None else self.warm_start.start(graph)
@@ -309,7 +312,8 @@ class EquipoiseCalculator(Calculator):
                 # What to do about a structure that does not converge is only asked
                 # once it is known that the guess was not to blame.
                 return self._solve_from(start, graph, stress), True, False
-            except UnconvergedError:
+            except UnconvergedError as error:
+                self._spent(error.solution)
                 self._forget("a solve from a guess did not converge")
         prediction = self.potential(graph, stress=stress, unconverged=self.unconverged)
         return prediction, False, start is not None
@@ -323,13 +327,18 @@ class EquipoiseCalculator(Calculator):
                 prediction = self.potential(graph, start=start, joint=self.joint, stress=stress)
                 self._statistics = replace(count, joint_calls=count.joint_calls + 1)
                 return prediction
-            except UnconvergedError:
+            except UnconvergedError as error:
+                self._spent(error.solution)
                 self._statistics = replace(count, joint_retries=count.joint_retries + 1)
         return self.potential(graph, start=start, stress=stress, unconverged="error")
 
+    def _spent(self, solution: Solution) -> None:
+        """Count the passes of an attempt that led nowhere."""
+        self._failed = tuple(map(sum, zip(self._failed, _passes(solution), strict=True)))
+
     def _compile(self, graph: Graph) -> None:
         try:
-            self.potential.compile(graph)
+            self.potential.compile(graph, joint=self.joint)
         except CompilationError as error:
             self.compile = False  # once is enough
             warnings.warn(f"going on without: {error}", RuntimeWarning, stacklevel=2)
@@ -339,7 +348,8 @@ class EquipoiseCalculator(Calculator):
             self.warm_start.forget(reason)
 
     def _count(self, prediction: Prediction, warm: bool, retried: bool) -> None:
-        self.passes, self.adjoint_passes = _passes(prediction)
+        found = _passes(prediction.equilibrium)
+        self.passes, self.adjoint_passes = map(sum, zip(found, self._failed, strict=True))
         equilibrium = prediction.equilibrium
         self.residual = self.adjoint_residual = float("nan")
         self.correction = 0.0
@@ -381,8 +391,7 @@ def _results(prediction: Prediction, stress: bool) -> dict[str, Any]:
     return results
 
 
-def _passes(prediction: Prediction) -> tuple[int, int]:
-    equilibrium = prediction.equilibrium
+def _passes(equilibrium: Solution | None) -> tuple[int, int]:
     if equilibrium is None:
         return 0, 0
     adjoint = equilibrium.adjoint_passes

@@ -17,7 +17,15 @@ from ase.md.nose_hoover_chain import (
 )
 from ase.md.verlet import VelocityVerlet
 
-ENSEMBLES = ("nve", "langevin", "bussi", "nose-hoover", "npt")
+# What of the bath each of them feels; the temperature is also that of the initial velocities.
+FEELS = {
+    "nve": (),
+    "langevin": ("friction_per_ps",),
+    "bussi": ("thermostat_fs",),
+    "nose-hoover": ("thermostat_fs",),
+    "npt": ("thermostat_fs", "pressure_bar", "barostat_fs"),
+}
+ENSEMBLES = tuple(FEELS)
 CHAIN = 3  # thermostats on thermostats, as is usual
 
 

@@ -25,7 +25,7 @@ from equipoise.engines.md_run import MDRun, MDSettings
 from equipoise.engines.md_summary import MDSummary, describe_model
 from equipoise.engines.progress import LiveLine
 from equipoise.engines.warm_start import WarmStart
-from equipoise.engines.watchdog import Watchdog
+from equipoise.engines.watchdog import SimulationInterrupted, SimulationStopped, Watchdog
 from equipoise.graph import Graph
 from equipoise.potentials import Potential, load
 
@@ -93,10 +93,11 @@ def run_md(
     - `friction_per_ps`: 1/ps, larger than 0; Langevin only. `thermostat_fs`: fs, time
       constant of the other thermostats.
     - `pressure_bar`: bar, may be negative; `barostat_fs`: fs, its time constant; "npt" only.
-    - `velocities`: "thermal" draws them (at rest as a whole), "keep" takes those of
-      `atoms`.
+    - `velocities`: "thermal" draws them (at rest as a whole, but for "langevin"), "keep"
+      takes those of `atoms`.
     - `seed`: of the velocities and of the thermostat.
-    - `log_every`, `trajectory_every`, `checkpoint_every`: steps, at least 1.
+    - `log_every`, `trajectory_every`, `checkpoint_every`: steps, at least 1; there is a
+      checkpoint every minute, too.
     - `warm_start`: as for `EquipoiseCalculator`. The number of passes depends on it,
       and the trajectory within the solver's tolerance.
     - `joint`, `history_free`: as for `EquipoiseCalculator`; `joint` may also be "auto":
@@ -115,10 +116,11 @@ def run_md(
 
     - `log.csv`: step,time_fs,potential_ev,kinetic_ev,total_ev,temperature_k,passes,
       adjoint_passes,residual,seconds (of that step),conserved_ev (the total energy, with
-      that of thermostat and barostat; nan for Langevin, which conserves none);
+      that of thermostat and barostat; nan for Langevin, which conserves none),
+      volume_angstrom3,pressure_bar (nan for what is not periodic in three directions);
     - `trajectory.extxyz`: with energy, forces, momenta, passes and residual;
     - `cold_passes.csv`: step,passes,adjoint_passes, if asked for;
-    - `checkpoint.npz`, and at the end `summary.json` (see `MDSummary`).
+    - `checkpoint.npz`, and when it ends or is stopped `summary.json` (see `MDSummary`).
 
     **Raises**
 
@@ -204,6 +206,9 @@ def run_md(
             run.advance(steps, checkpoint_every, line=line, stop=stop)
         summary = run.summary()
         summary.write(run.folder / "summary.json")
+    except (SimulationStopped, SimulationInterrupted):
+        run.summary().write(run.folder / "summary.json")
+        raise
     finally:
         run.close()
     return MDResult(atoms=run.atoms, folder=run.folder, summary=summary)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import numpy as np
 from ase.md.md import MolecularDynamics
 
 from equipoise.engines.ase import EquipoiseCalculator, NonFiniteError
-from equipoise.engines.ensembles import Bath, conserved_energy, integrator, memory_of, recall
+from equipoise.engines.ensembles import FEELS, Bath, conserved_energy, integrator, memory_of, recall
 from equipoise.engines.md_records import MDRecords
-from equipoise.engines.md_summary import MDSummary, drift, ns_per_day
+from equipoise.engines.md_summary import MDSummary, ns_per_day
 from equipoise.engines.progress import LiveLine
-from equipoise.engines.run_files import read_arrays, write_arrays
+from equipoise.engines.run_files import locked, read_arrays, write_arrays
 from equipoise.engines.velocities import (
+    degrees_of_all,
     degrees_of_freedom,
     temperature,
     thermal_momenta,
@@ -27,6 +29,7 @@ from equipoise.engines.watchdog import (
     SimulationInterrupted,
     SimulationStopped,
     Watchdog,
+    bonds_of,
 )
 from equipoise.potentials import UnconvergedError
 
@@ -59,6 +62,8 @@ class MDSettings:
         return Bath(**{name: getattr(self, name) for name in Bath._fields})
 
 
+# Beside every so many steps: a step of fifty thousand atoms takes minutes.
+CHECKPOINT_SECONDS = 60.0
 FINGERPRINTS = ("model", "structure", "masses")  # say nothing to a reader
 
 
@@ -92,6 +97,9 @@ class MDRun:
         self.passes = self.adjoint_passes = 0
         self.seconds = 0.0
         self.records: MDRecords | None = None
+        self.bonds: np.ndarray | None = None  # of the structure handed in
+        self._lock = ExitStack()
+        self._saved = time.perf_counter()
 
     @property
     def checkpoint(self) -> Path:
@@ -100,6 +108,7 @@ class MDRun:
     def begin(self, *, resume: bool) -> None:
         """Open the folder: a new run, or the one that it holds."""
         if resume and self.checkpoint.exists():
+            self._lock.enter_context(locked(self.folder))
             self._restore(read_arrays(self.checkpoint))
         else:
             if self.calculator.warm_start is not None:
@@ -108,14 +117,17 @@ class MDRun:
             # wrong with them.
             began = time.perf_counter()
             self.atoms.get_forces()
+            self.bonds = bonds_of(self.atoms)
             seconds = time.perf_counter() - began
+            # Langevin dynamics push the structure about as a whole.
+            at_rest = self.settings.ensemble != "langevin"
             if self.settings.velocities == "thermal":
-                momenta = thermal_momenta(self.atoms, self.settings.temperature_k, self.rng)
+                kelvin = self.settings.temperature_k
+                momenta = thermal_momenta(self.atoms, kelvin, self.rng, at_rest=at_rest)
                 self.atoms.set_momenta(momenta, apply_constraint=False)
-            if self.settings.ensemble == "langevin":  # pushes the structure about as a whole
-                self.degrees = int(self.atoms.get_number_of_degrees_of_freedom())
-            else:
-                self.degrees = degrees_of_freedom(self.atoms)
+            count = degrees_of_freedom if at_rest else degrees_of_all
+            self.degrees = count(self.atoms)
+            self.integrator = self._integrator()
             complaint = self._complaint()
             if complaint is not None:
                 raise ValueError(
@@ -125,9 +137,9 @@ class MDRun:
             # Only now, with a start that works, may a folder appear, or an older run in it
             # be overwritten.
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(locked(self.folder))
             self.checkpoint.unlink(missing_ok=True)
             self.records = MDRecords(self.folder, lengths=None, cold=bool(self.cold_steps))
-            self.integrator = self._integrator()
             self._record(seconds)
             self.save()
 
@@ -156,7 +168,8 @@ class MDRun:
             self.passes += self.calculator.passes
             self.adjoint_passes += self.calculator.adjoint_passes
             self._record(seconds)
-            if self.step % checkpoint_every == 0 or self.step == steps:
+            long_ago = time.perf_counter() - self._saved > CHECKPOINT_SECONDS
+            if self.step % checkpoint_every == 0 or self.step == steps or long_ago:
                 self.save()
             if line.due or self.step == steps:
                 self._show(line, (time.perf_counter() - began) / (self.step - first))
@@ -191,16 +204,16 @@ class MDRun:
             for name, array in self.calculator.state().items():
                 arrays[f"calculator.{name}"] = array
         write_arrays(self.checkpoint, arrays)
+        self._saved = time.perf_counter()
 
     def close(self) -> None:
         if self.records is not None:
             self.records.close()
+        self._lock.close()
 
     def summary(self) -> MDSummary:
-        rows = np.array(self.records.rows)
-        line = None
-        if self.settings.ensemble != "langevin":
-            line = drift(rows[:, 0], rows[:, 1], len(self.atoms))
+        totals = self.records.totals
+        line = None if self.settings.ensemble == "langevin" else totals.drift(len(self.atoms))
         cold = self.records.cold_table()
         steps = max(self.step, 1)
         return MDSummary(
@@ -209,7 +222,7 @@ class MDRun:
             timestep_fs=self.settings.timestep_fs,
             time_ps=self.step * self.settings.timestep_fs / 1000,
             temperature_k=self.settings.temperature_k,
-            mean_temperature_k=float(rows[:, 2].mean()),
+            mean_temperature_k=totals.mean_temperature_k,
             drift_mev_per_atom_per_ps=None if line is None else line[0],
             fluctuation_mev_per_atom=None if line is None else line[1],
             mean_passes=self.passes / steps,
@@ -243,6 +256,7 @@ class MDRun:
             energy=self.atoms.get_potential_energy(),
             temperature_k=self._temperature(),
             target_k=self.settings.temperature_k,
+            bonds=self.bonds,
         )
 
     def _temperature(self) -> float:
@@ -268,8 +282,7 @@ class MDRun:
     def _show(self, line: LiveLine, seconds_per_step: float) -> None:
         slope = None
         if self.settings.ensemble != "langevin":
-            rows = np.array(self.records.rows)
-            slope = drift(rows[:, 0], rows[:, 1], len(self.atoms))
+            slope = self.records.totals.drift(len(self.atoms))
         line.show(
             self.step,
             ns_per_day=ns_per_day(self.settings.timestep_fs, seconds_per_step),
@@ -319,6 +332,7 @@ class MDRun:
                 f"one without {', '.join(missing)}; use another folder"
             )
         self._compare(json.loads(str(arrays["settings"])))
+        self.bonds = bonds_of(self.atoms)
         lengths = {
             name.removeprefix("bytes."): int(value)
             for name, value in arrays.items()
@@ -353,12 +367,14 @@ class MDRun:
 
     def _compare(self, before: Mapping[str, Any]) -> None:
         now = dataclasses.asdict(self.settings)
+        feels = ("temperature_k", *FEELS[self.settings.ensemble])
+        unfelt = set(Bath._fields) - set(feels)
         changed = [
             f"{name} changed"
             if name in FINGERPRINTS
             else f"{name} was {before.get(name)!r} and is now {value!r}"
             for name, value in now.items()
-            if before.get(name) != value
+            if before.get(name) != value and name not in unfelt
         ]
         if changed:
             raise ValueError(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,47 @@ class MDSummary:
             temporary.replace(path)
 
 
-def drift(time_fs: np.ndarray, total_ev: np.ndarray, atoms: int) -> tuple[float, float] | None:
-    """(slope in meV/atom/ps, rms about the line in meV/atom) of the total energy.
+class Totals:
+    """Sums over the logged steps, of which a long run has millions.
 
-    From a least-squares line through all frames; None for fewer than three. The
-    difference of the last and the first frame would instead measure where in its
-    oscillation the run happened to end.
+    **Attributes**
+
+    - `count`: of steps.
+    - `mean_temperature_k`: K.
     """
-    if len(time_fs) < 3:
-        return None
-    time_ps = (time_fs - time_fs.mean()) / 1000
-    energy = (total_ev - total_ev.mean()) * 1000 / atoms
-    slope = float(time_ps @ energy / (time_ps @ time_ps))
-    return slope, float(np.sqrt(np.mean((energy - slope * time_ps) ** 2)))
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._temperature = 0.0
+        self._first = (0.0, 0.0)  # counting from here, sums of small numbers keep their digits
+        self._sums = np.zeros(5)  # of t, E, t², tE, E²
+
+    def add(self, time_fs: float, conserved_ev: float, temperature_k: float) -> None:
+        """One more step."""
+        if not self.count:
+            self._first = (time_fs, conserved_ev)
+        self.count += 1
+        self._temperature += temperature_k
+        t, e = (time_fs - self._first[0]) / 1000, (conserved_ev - self._first[1]) * 1000
+        self._sums += (t, e, t * t, t * e, e * e)
+
+    @property
+    def mean_temperature_k(self) -> float:
+        return self._temperature / self.count
+
+    def drift(self, atoms: int) -> tuple[float, float] | None:
+        """(slope in meV/atom/ps, rms about the line in meV/atom) of the conserved energy.
+
+        From a least-squares line through all steps; None for fewer than three. The
+        difference of the last and the first step would instead measure where in its
+        oscillation the run happened to end.
+        """
+        if self.count < 3:
+            return None
+        t, e, tt, te, ee = self._sums / self.count
+        slope = (te - t * e) / (tt - t * t)
+        rest = ee - e * e - slope * (te - t * e)
+        return float(slope) / atoms, math.sqrt(max(float(rest), 0.0)) / atoms
 
 
 def ns_per_day(timestep_fs: float, seconds_per_step: float) -> float:

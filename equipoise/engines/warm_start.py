@@ -277,11 +277,11 @@ class WarmStart:
 
     def _misled(self, solution: Solution) -> bool:
         """Whether the guess that `solution` began from was a bad one."""
+        if solution.first_residual is None:
+            return False  # joint passes: as many as were asked for, whatever the guess
         if self._cold_passes is not None and int(solution.passes.max()) > self._cold_passes:
             return True
-        if not self._guessed or solution.first_residual is None:
-            return False
-        return not bool((solution.first_residual <= self.max_residual).all())
+        return self._guessed and not bool((solution.first_residual <= self.max_residual).all())
 
     def _unmoved(self, graph: Graph) -> bool:
         place = self._place

@@ -155,12 +155,16 @@ class Potential(nn.Module, abc.ABC):
             )
         return super().train(mode)
 
-    def compile(self, example: Graph) -> None:
+    def compile(self, example: Graph, *, joint: Joint | None = None) -> None:
         """Compile predictions with torch.compile, and check them against plain ones on ``example``.
 
         About twice as fast for molecules, where the many small operations take the time; less for large systems. It takes minutes
         the first time, less where torch finds what it needs in its cache on disk, and a C++ compiler (on a GPU: Triton). Afterwards
         the weights are frozen. Another number of atoms may be compiled once more.
+
+        Args:
+          example: a structure.
+          joint: if joint passes will be asked for: these are compiled and checked as well.
 
         Raises:
           RuntimeError: in training mode.
@@ -172,11 +176,13 @@ class Potential(nn.Module, abc.ABC):
         frozen = [p for p in self.parameters() if p.requires_grad]
         self.requires_grad_(False)
         start = self(example, unconverged="accept").equilibrium
-        plain = self(example, start=start, unconverged="accept")
+        ways = [{}] if joint is None or start is None else [{}, {"joint": joint}]
+        plain = [self(example, start=start, unconverged="accept", **way) for way in ways]
         try:
             self.compiled = compiled(self._eager)
-            found = self(example, start=start, unconverged="accept")
-            agree(plain, found, self.dtype)
+            for way, expected in zip(ways, plain, strict=True):
+                found = self(example, start=start, unconverged="accept", **way)
+                agree(expected, found, self.dtype)
         except Exception as error:  # a compiler has many ways to fail
             self.compiled = None
             for parameter in frozen:

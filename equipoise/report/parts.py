@@ -48,8 +48,7 @@ def _parity(run: RunFolder) -> Figure | None:
 def _energy(run: RunFolder) -> Figure | None:
     if not run.md_log:
         return None
-    ensemble = str((run.md_summary or {}).get("ensemble", "nve")).lower()
-    return energy_trajectory(run.md_log, n_atoms=run.n_atoms, conserved=ensemble == "nve")
+    return energy_trajectory(run.md_log, n_atoms=run.n_atoms)
 
 
 def _passes(run: RunFolder) -> Figure | None:

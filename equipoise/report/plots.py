@@ -86,18 +86,14 @@ def solving_plot(log: Table) -> Figure:
     return figure
 
 
-def energy_trajectory(
-    md_log: Table, *, n_atoms: int | None = None, conserved: bool = True
-) -> Figure:
-    """Potential, kinetic and total energy along a trajectory, and the total magnified.
+def energy_trajectory(md_log: Table, *, n_atoms: int | None = None) -> Figure:
+    """Potential, kinetic and total energy along a trajectory, and what the ensemble conserves magnified.
 
     Args:
         md_log: the columns of md/log.csv.
         n_atoms: to state the drift per atom.
-        conserved: whether the ensemble conserves the total energy (NVE); a thermostat does not.
     """
     time = md_log["time_fs"] / 1000  # ps
-    start = md_log["total_ev"][0]
     figure = style.new_figure(9, 5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     parts = (("potential", style.OTHER), ("kinetic", style.KINETIC), ("total", style.MODEL))
@@ -109,29 +105,39 @@ def energy_trajectory(
     temperature = _finite(md_log.get("temperature_k"))
     above.set_title(f"mean temperature {temperature.mean():.0f} K" if temperature.size else "")
 
-    total = (md_log["total_ev"] - start) * MEV
+    kept = conserved_energy(md_log)
+    shown = md_log["total_ev"] if kept is None else kept
+    total = (shown - shown[0]) * MEV
     below.plot(time, total, color=style.MODEL, linewidth=0.9)
-    below.set_ylabel("total (meV)")
+    # With a thermostat or barostat, their energy belongs to what is conserved.
+    bath = kept is not None and not np.allclose(kept, md_log["total_ev"], rtol=0, atol=1e-9)
+    below.set_ylabel("total with bath (meV)" if bath else "total (meV)")
     below.set_xlabel("time (ps)")
     slope = drift(md_log)
-    if conserved and slope is not None:
+    if slope is not None:
         fit = np.polyval(np.polyfit(time, total, 1), time)
         below.plot(time, fit, color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
         each = f" = {slope / n_atoms:+.3g} meV/atom/ps" if n_atoms else ""
         spread = np.std(total - fit)
         below.set_title(f"drift {slope:+.3g} meV/ps{each},   fluctuation {spread:.2g} meV")
-    elif not conserved:
+    elif kept is None:
         below.set_title("total energy: exchanged with the thermostat")
     return figure
 
 
+def conserved_energy(md_log: Table) -> np.ndarray | None:
+    """What the exact dynamics would keep constant, eV; None where there is no such thing (Langevin)."""
+    energy = md_log.get("conserved_ev")
+    return None if energy is None or not np.isfinite(energy).all() else energy
+
+
 def drift(md_log: Table) -> float | None:
-    """Slope of a straight line through the total energy, meV/ps; None below three steps."""
-    time, total = md_log["time_fs"] / 1000, md_log["total_ev"] * MEV
-    kept = np.isfinite(total)
-    if kept.sum() < 3 or np.ptp(time[kept]) == 0:
+    """Slope of a straight line through the conserved energy, meV/ps; None below three steps, or where none is conserved."""
+    energy = conserved_energy(md_log)
+    time = md_log["time_fs"] / 1000
+    if energy is None or len(time) < 3 or np.ptp(time) == 0:
         return None
-    return float(np.polyfit(time[kept], total[kept], 1)[0])
+    return float(np.polyfit(time, energy * MEV, 1)[0])
 
 
 def passes_plot(md_log: Table, cold: Table | None) -> Figure:

@@ -84,13 +84,20 @@ def test_the_temperature_that_is_complained_of_can_be_raised():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--until", 1e-3), "--until goes with a number of --passes, the most a step may take"),
+        (("--until", 1e-3), "--until goes with a number of --passes; received --until 0.001"),
+        (("--secants", 0), "--secants goes with a number of --passes; received --secants 0"),
         (("--until", 1e-3, "--passes", "auto"), "and --passes auto"),
         (("--until", 0, "--passes", 4), "tolerance must be > 0 or None, received 0.0"),
     ],
 )
 def test_a_tolerance_of_joint_passes_goes_with_their_number(options, message):
     assert message in run("md", "tiny.safetensors", "ethanol.xyz", *options, code=1)
+
+
+def test_velocities_that_are_not_there_cannot_be_kept():
+    message = run("md", "tiny.safetensors", "ethanol.xyz", "--keep-velocities", code=1)
+    assert "--keep-velocities needs a structure with velocities, received ethanol.xyz" in message
+    assert not Path("runs").exists()
 
 
 def test_joint_passes_can_stop_by_a_tolerance():

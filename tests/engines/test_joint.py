@@ -46,14 +46,25 @@ def test_what_two_passes_do_not_solve_is_solved():
     before = calculator.statistics
     calculator.joint = Joint(passes=2, max_residual=1e-9)  # nothing is that good
     atoms.positions[0] += 0.2
+    retried = []
+    solve = calculator.potential.forward
+    calculator.potential.forward = lambda *a, **o: retried.append(solve(*a, **o)) or retried[-1]
     energy = atoms.get_potential_energy()
     after = calculator.statistics
+    # What the attempt cost, which raised and so is not in the list, is counted as well.
+    assert len(retried) == 1
+    assert calculator.passes == int(retried[0].equilibrium.passes) + 2
     assert after.joint_retries == before.joint_retries + 1
     assert after.joint_calls == before.joint_calls
     assert calculator.residual < 1e-8
     _, solved, _ = moving(tiny_potential())
     solved.positions[0] += 0.2
     assert energy == pytest.approx(solved.get_potential_energy(), abs=1e-8)
+
+
+def test_more_passes_than_a_solve_takes_are_joint_passes_all_the_same():
+    calculator, _, _ = moving(tiny_potential(tolerance=1e-2), joint=Joint(passes=25))
+    assert calculator.statistics.joint_calls == 8
 
 
 @pytest.mark.parametrize("predictor", [None, LeastSquares(depth=3)])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -28,6 +29,11 @@ from equipoise.engines import (
     relax,
     run_md,
 )
+from equipoise.engines.md_summary import Totals
+from equipoise.engines.run_files import locked
+from equipoise.engines.velocities import degrees_of_freedom, thermal_momenta
+from equipoise.engines.watchdog import bonds_of
+from equipoise.graph import Graph
 from tests.engines.fakes import FakePotential, tiny_potential
 
 RELAXED = relax(ase.build.molecule("CH3CH2OH"), FakePotential(), fmax=0.05).atoms
@@ -43,6 +49,8 @@ COLUMNS = [
     "residual",
     "seconds",
     "conserved_ev",
+    "volume_angstrom3",
+    "pressure_bar",
 ]
 
 
@@ -172,6 +180,109 @@ def test_starts_at_rest_as_a_whole_and_at_the_temperature(tmp_path, name, degree
     kinetic = result.atoms.get_kinetic_energy()
     assert kinetic == pytest.approx(degrees * units.kB * 400 / 2)
     assert column(tmp_path, "temperature_k")[0] == pytest.approx(400)
+
+
+@pytest.mark.parametrize(("name", "degrees"), [("CH3CH2OH", 21), ("CO2", 4), ("H2O", 3)])
+def test_velocities_from_a_file_with_eight_digits_are_at_rest_all_the_same(name, degrees):
+    atoms = ase.build.molecule(name)
+    momenta = thermal_momenta(atoms, 300.0, np.random.default_rng(0))
+    atoms.set_momenta(np.round(momenta, 8))
+    assert degrees_of_freedom(atoms) == degrees
+    # The thermal motion of the whole is another matter, also of many atoms.
+    many = ase.build.bulk("Al", cubic=True, a=4.05) * 4
+    for one, all_of_them in ((atoms, 3 * len(atoms)), (many, 3 * len(many))):
+        free = thermal_momenta(one, 300.0, np.random.default_rng(0), at_rest=False)
+        one.set_momenta(free)
+        assert degrees_of_freedom(one) == all_of_them
+        assert one.get_kinetic_energy() == pytest.approx(all_of_them * units.kB * 300 / 2)
+
+
+def test_langevin_starts_at_its_temperature(tmp_path):
+    simulate(tmp_path, ensemble="langevin", steps=0, temperature_k=400.0)
+    assert column(tmp_path, "temperature_k")[0] == pytest.approx(400)
+
+
+def test_a_thermostat_that_refuses_its_start_overwrites_nothing(tmp_path):
+    simulate(tmp_path, steps=3)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    still = RELAXED.copy()
+    still.set_momenta(np.zeros((9, 3)))
+    with pytest.raises(ValueError, match="kinetic energy"):
+        simulate(tmp_path, atoms=still, velocities="keep", ensemble="bussi", resume=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
+def test_two_simulations_in_one_folder_are_refused(tmp_path):
+    simulate(tmp_path, steps=3)
+    with locked(tmp_path), pytest.raises(ValueError, match="a simulation is going on in"):
+        simulate(tmp_path, steps=6)
+    simulate(tmp_path, steps=6)
+
+
+def test_totals_are_those_of_all_rows():
+    generator = np.random.default_rng(0)
+    time = np.arange(1000) * 0.5
+    energy = -4209.0 + 1e-6 * time + generator.normal(0, 1e-4, 1000)
+    totals = Totals()
+    for t, e in zip(time, energy, strict=True):
+        totals.add(float(t), float(e), 300.0)
+    slope, offset = np.polyfit(time / 1000, 1000 * (energy + 4209), 1)
+    rest = 1000 * (energy + 4209) - slope * time / 1000 - offset
+    assert totals.drift(9) == pytest.approx((slope / 9, rest.std() / 9), rel=1e-6)
+    assert totals.mean_temperature_k == pytest.approx(300)
+
+
+def test_pressure_and_volume_are_logged_where_there_is_a_cell(tmp_path):
+    atoms = ase.build.bulk("Al", cubic=True, a=3.0) * 2
+    result = simulate(tmp_path / "bulk", atoms=atoms, steps=2)
+    bar = -result.atoms.get_stress(include_ideal_gas=True)[:3].mean() / units.bar
+    assert column(tmp_path / "bulk", "pressure_bar")[-1] == pytest.approx(bar)
+    assert column(tmp_path / "bulk", "volume_angstrom3")[-1] == pytest.approx(216)
+    simulate(tmp_path / "molecule", steps=2)
+    assert np.isnan(column(tmp_path / "molecule", "pressure_bar")).all()
+
+
+def test_settings_that_an_ensemble_does_not_feel_may_change(tmp_path):
+    simulate(tmp_path, steps=3)
+    simulate(tmp_path, steps=4, friction_per_ps=5.0, pressure_bar=7.0)
+    with pytest.raises(ValueError, match="temperature_k was 300.0 and is now 200.0"):
+        simulate(tmp_path, steps=5, temperature_k=200.0)
+
+
+def test_a_stopped_run_has_a_summary_and_a_start_that_keeps_what_is_held(tmp_path):
+    atoms = RELAXED.copy()
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.set_masses([*atoms.get_masses()[:-1], 2.014])
+    simulate(tmp_path, atoms=atoms, steps=2)
+    with pytest.raises(SimulationStopped):
+        simulate(tmp_path, atoms=atoms, steps=20, potential=scripted(call4="nan"))
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] > 2
+    held = ase.io.read(tmp_path / "last_good.extxyz")
+    assert held.constraints[0].index.tolist() == [0]
+    assert held.get_masses()[-1] == pytest.approx(2.014)
+    simulate(tmp_path, atoms=atoms, steps=20)
+    assert not (tmp_path / "last_good.extxyz").exists()
+
+
+@pytest.mark.parametrize(
+    ("stretch", "message"),
+    [
+        (2.5, r"the bond of atom 0 \(C\) and atom 3 \(H\) .* sums of covalent radii"),
+        (0.3, "nearer than atoms ever come"),
+    ],
+)
+def test_broken_bonds_and_collisions_are_noticed(stretch, message):
+    atoms = ase.build.molecule("CH4")[[0, 1, 2, 4, 3]]
+    bonds = bonds_of(atoms)
+    assert bonds.tolist() == [[0, 1], [0, 2], [0, 3], [0, 4]]
+    broken = atoms.copy()
+    broken.positions[3] *= stretch  # the carbon is at the origin
+    for each, expected in ((atoms, None), (broken, message)):
+        graph = Graph.from_ase(each, cutoff=4.0)
+        found = Watchdog(max_gap=float("inf")).complaint(
+            each, graph, energy=0.0, temperature_k=300.0, target_k=300.0, bonds=bonds
+        )
+        assert found is None if expected is None else re.search(expected, found), found
 
 
 def test_the_seed_decides(tmp_path):
@@ -369,7 +480,9 @@ def test_other_errors_pass_through_after_saving(tmp_path):
 
 def test_a_run_that_explodes_is_stopped(tmp_path):
     with pytest.raises(SimulationStopped, match="temperature of .* above the bound of 3000 K"):
-        simulate(tmp_path, atoms=ase.build.molecule("C6H6"), timestep_fs=5.0, steps=200)
+        wild = Watchdog(max_stretch=float("inf"))
+        atoms = ase.build.molecule("C6H6")
+        simulate(tmp_path, atoms=atoms, timestep_fs=5.0, steps=200, watchdog=wild)
     assert column(tmp_path, "temperature_k").max() <= 3000
     assert np.isfinite(ase.io.read(tmp_path / "last_good.extxyz").positions).all()
 
@@ -379,10 +492,11 @@ def test_a_lost_atom_is_noticed(tmp_path):
     momenta = np.zeros((9, 3))
     momenta[3] = 3 * (atoms.positions[3] - atoms.positions[0])
     atoms.set_momenta(momenta)
-    watchdog = Watchdog(max_temperature_k=1e9, max_gap=2.0)
+    loose = {"max_temperature_k": 1e9, "max_stretch": float("inf")}
+    watchdog = Watchdog(max_gap=2.0, **loose)
     with pytest.raises(SimulationStopped, match=r"atom 3 \(H\) is 2\.\d+ Angstrom from its"):
         simulate(tmp_path, atoms=atoms, velocities="keep", steps=100, watchdog=watchdog)
-    free = Watchdog(max_temperature_k=1e9, max_gap=float("inf"))
+    free = Watchdog(max_gap=float("inf"), **loose)
     simulate(tmp_path / "free", atoms=atoms, velocities="keep", steps=30, watchdog=free)
 
 

@@ -110,7 +110,7 @@ def _write_md(folder: Path, steps: int, random: np.random.Generator) -> None:
     atoms = molecule("CH3CH2OH")
     rest, direction = atoms.positions.copy(), random.normal(0, 0.12, atoms.positions.shape)
     lines = [
-        "step,time_fs,potential_ev,kinetic_ev,total_ev,temperature_k,passes,adjoint_passes,seconds"
+        "step,time_fs,potential_ev,kinetic_ev,total_ev,temperature_k,passes,adjoint_passes,seconds,conserved_ev"
     ]
     frames = []
     for step in range(steps + 1):
@@ -120,7 +120,7 @@ def _write_md(folder: Path, steps: int, random: np.random.Generator) -> None:
         passes, adjoint = random.integers(2, 5), random.integers(1, 4)
         lines.append(
             f"{step},{time},{total - kinetic},{kinetic},{total},{kinetic * 860},{passes},"
-            f"{adjoint},{step * 0.004}"
+            f"{adjoint},{step * 0.004},{total}"
         )
         if step % 10 == 0:
             atoms.positions = rest + direction * np.sin(time / 5) + np.array([0.001, 0, 0]) * time

@@ -205,11 +205,12 @@ def test_first_epoch_is_visible() -> None:
         learning_curve({"epoch": np.array([0.0])})
 
 
-def test_drift_is_the_slope_of_the_total_energy() -> None:
+def test_drift_is_the_slope_of_the_conserved_energy() -> None:
     time = np.arange(50) * 20.0  # fs
-    log = {"time_fs": time, "total_ev": -3.0 + 2e-3 * time / 1000}
+    log = {"time_fs": time, "conserved_ev": -3.0 + 2e-3 * time / 1000}
     assert drift(log) == pytest.approx(2.0)  # meV/ps
     assert drift({name: column[:2] for name, column in log.items()}) is None
+    assert drift(log | {"conserved_ev": np.full(50, np.nan)}) is None  # Langevin
 
 
 def test_empty_cells_are_nan(tmp_path: Path) -> None:
