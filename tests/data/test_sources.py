@@ -60,6 +60,13 @@ def disjoint(splits, everything):
 # The records
 
 
+def test_downloads_are_encrypted_where_they_can_be():
+    """Some files have no published checksum: then only https says that they are what their server has."""
+    for source in SOURCES.values():
+        for remote in (remote for each in source.variants for remote in source.files_of(each)):
+            assert remote.url.startswith("https://"), f"{source.name}: {remote.url}"
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_records_say_what_one_must_know(name):
     source = find_source(name)
