@@ -470,6 +470,17 @@ def test_groups_are_not_divided():
     assert [len(part) for part in found] == [16, 8, 16]
 
 
+def test_groups_that_fit_into_no_part_train():
+    graphs = Subset(pool(40), range(40))
+    groups = [row // 3 for row in range(40)]  # none of which is 5 structures, or the 30 that remain
+    parts = Parts(train=graphs, test=pool(4), groups=groups)
+    train, validation, _ = divide(parts, Counts(validation=5), training=0, where="")
+    assert sorted([*train.rows, *validation.rows]) == list(range(40))
+    assert not {row // 3 for row in train.rows} & {row // 3 for row in validation.rows}
+    few, _, _ = divide(parts, Counts(train=9, validation=5), training=0, where="")
+    assert len(few) == 9, "as many as asked for"
+
+
 @pytest.mark.parametrize(
     ("counts", "message"),
     [

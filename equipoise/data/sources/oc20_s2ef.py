@@ -28,6 +28,8 @@ _SETS = {
     "md": ("s2ef_md", None, "9fed845aaab8fb4bf85e3a8db57796e0", "42 GB, 306 GB unpacked"),
     "rattled": ("s2ef_rattled", None, "40431149b27b64ce1fb40cac4e2e064b", "29 GB, 136 GB unpacked"),
 }  # fmt: skip
+# Of the training structures, to choose the best weights with: one in a hundred, but no more than an evaluation takes in its stride.
+_VALIDATION = {"200K": 2_000, "2M": 10_000, "20M": 10_000, "all": 10_000}
 TARGETS = {
     "adsorption": "energy less that of the bare surface and the adsorbate in the gas: the one that benchmarks use",
     "total": "energy as VASP gives it",
@@ -147,6 +149,7 @@ SOURCE = Source(
         Variant(
             name=name,
             structures=frames,
+            validation=_VALIDATION.get(name, 0),
             files=(
                 Remote(
                     url=f"{_URL}/{stem}.tar", name=f"{stem}.tar", digest=f"md5:{md5}", unpack=True

@@ -19,6 +19,7 @@ class Variant:
       name: what it is chosen by.
       structures: how many there are in all; None where nobody says.
       training: how many of them are usually trained on, those included that choose the best weights. 0: the official files decide.
+      validation: how many of those usually choose the best weights. 0: nobody says.
       theory: how its labels were computed, where that differs from the rest of the data set.
       files: what has to be downloaded for it, beside the files of the whole data set.
       note: what else one should know.
@@ -27,6 +28,7 @@ class Variant:
     name: str
     structures: int | None = None
     training: int = 0
+    validation: int = 0
     theory: str = ""
     files: tuple[Remote, ...] = ()
     note: str = ""

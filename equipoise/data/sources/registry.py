@@ -118,7 +118,8 @@ def read_source(
         )
         where = f"{name}:{variant.name}"
         parts = source.read(query)
-        divided.append(divide(parts, counts or Counts(), training=variant.training, where=where))
+        usual = {"training": variant.training, "validation": variant.validation}
+        divided.append(divide(parts, counts or Counts(), where=where, **usual))
     train, validation, test = (_joined(same) for same in zip(*divided, strict=True))
     names = ", ".join(variant.name for variant in variants)
     return Splits(
