@@ -69,6 +69,11 @@ class Parts:
     validation: Sequence[Graph] | None = field(default=None, repr=False)
     groups: Sequence[Hashable] | None = field(default=None, repr=False)
 
+    @property
+    def apart(self) -> bool:
+        """See :class:`Splits`."""
+        return any(each is not None for each in (self.test, self.validation, self.groups))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
@@ -79,6 +84,7 @@ class Splits:
       name: for people, such as "MD22 stachyose".
       theory: how the labels were computed.
       target: which label the energy is, where a data set has several (a key of ``Source.targets``).
+      apart: whether parts must not be mixed and drawn anew: some are official, or structures belong to groups.
     """
 
     train: Sequence[Graph] = field(repr=False)
@@ -87,6 +93,7 @@ class Splits:
     name: str
     theory: str
     target: str = ""
+    apart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +114,7 @@ class Source:
       variants: the subsets.
       default: the subset that is read if none is named; empty if one has to be named.
       splits: which division is official or usual.
+      official_splits: how many official divisions there are to choose from.
       notes: what else one should know before using it.
       files: to be downloaded whatever the subset.
       targets: name -> meaning, where the energy can be one of several labels; the first is the default.
@@ -129,6 +137,7 @@ class Source:
     splits: str
     read: Callable[[Query], Parts]
     default: str = ""
+    official_splits: int = 1
     notes: str = ""
     files: tuple[Remote, ...] = ()
     targets: dict[str, str] = field(default_factory=dict)
