@@ -12,6 +12,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.constraints import FixAtoms
 from typer.testing import CliRunner, Result
 
 from equipoise.cli import app
@@ -149,6 +150,41 @@ def test_convert_joins_what_belongs_together_only(here: Path) -> None:
     text = message("convert", one, other, "--to", "mixed.extxyz")
     assert "one.npz: PBE/x" in text and "other.npz: CCSD(T)" in text
     assert not Path("mixed.extxyz").exists()
+
+
+def test_convert_copies_frames_as_they_are(here: Path) -> None:
+    frames = [molecule("H2O") for _ in range(9)]
+    for number, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=number)
+        atoms.info = {"REF_energy": -14.0, "config_type": "abc"[number % 3]}
+        atoms.set_constraint(FixAtoms([0]))
+    ase.io.write("a.extxyz", frames)
+    run("convert", "a.extxyz", "a.extxyz", "--to", "b.extxyz")
+    assert Path("b.extxyz").read_text() == 2 * Path("a.extxyz").read_text()
+    run("split", "b.extxyz", "--by", "config_type", "--train", 6, "--validation", 6)
+    said = run("convert", "b.extxyz", "--to", "mapped").stderr
+    assert "left behind: config_type; a mapped folder has no place" in said
+    assert MappedStructures("mapped", cutoff=5.0).structure(0).fixed.tolist() == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_convert_keeps_parts_apart(here: Path) -> None:
+    for part, count in (("train", 52), ("test", 4)):
+        frames = [molecule("H2O") for _ in range(count)]
+        for number, atoms in enumerate(frames):
+            atoms.info["REF_energy"] = -14.0 - number - 100 * (part == "test")
+        ase.io.write(f"{part}_300K.xyz", frames)
+    given = ("convert", "3bpa:300K", "--folder", here)
+    text = message(*given, "--to", "all.extxyz")
+    assert "3bpa:300K has parts that must stay apart" in text and "--part train" in text
+    assert not Path("all.extxyz").exists()
+    for part, count in (("train", 2), ("validation", 50), ("test", 4), ("all", 56)):
+        said = run(*given, "--part", part, "--to", f"{part}.extxyz").stderr
+        assert f"{count} structures" in said
+    run("stats", "3bpa:300K", "--folder", here)  # to look at all of it is no mistake
 
 
 def test_split_and_train_on_the_parts(here: Path) -> None:

@@ -15,7 +15,7 @@ from equipoise.cli.app import messages, results, say
 from equipoise.cli.data import data_app
 from equipoise.data import MappedStructures, write_mapped
 from equipoise.data.divide_file import divide_file
-from equipoise.data.extxyz import write_extxyz
+from equipoise.data.extxyz import SUFFIXES, write_frames
 from equipoise.data.inputs import Input, open_input
 from equipoise.data.provenance import one_theory
 from equipoise.data.sources.arrays import Joined
@@ -38,12 +38,17 @@ FolderOption = Annotated[
 ]
 PartOption = Annotated[
     str | None,
-    typer.Option(help="Of a published data set: train, validation or test. Default: everything."),
+    typer.Option(
+        help="Of a published data set: train, validation, test or all. Default: all; convert wants it said where parts must be "
+        "kept apart."
+    ),
 ]
 TargetOption = Annotated[
     str | None, typer.Option(help="Of a published data set: which label is the energy, such as U0.")
 ]
-SplitOption = Annotated[int, typer.Option(min=1, help="rmd17: number of the official split.")]
+SplitOption = Annotated[
+    int | None, typer.Option(min=1, help="rmd17: number of the official split. Default: 1.")
+]
 EnergyKeyOption = Annotated[str | None, typer.Option(help="Name of the energies in a file.")]
 ForcesKeyOption = Annotated[str | None, typer.Option(help="Name of the forces in a file.")]
 UnitOption = Annotated[
@@ -65,7 +70,7 @@ def stats_command(
     part: PartOption = None,
     folder: FolderOption = None,
     target: TargetOption = None,
-    split: SplitOption = 1,
+    split: SplitOption = None,
     energy_key: EnergyKeyOption = None,
     forces_key: ForcesKeyOption = None,
     unit: UnitOption = None,
@@ -101,7 +106,7 @@ def plot_command(
     part: PartOption = None,
     folder: FolderOption = None,
     target: TargetOption = None,
-    split: SplitOption = 1,
+    split: SplitOption = None,
     energy_key: EnergyKeyOption = None,
     forces_key: ForcesKeyOption = None,
     unit: UnitOption = None,
@@ -148,7 +153,7 @@ def convert_command(
     part: PartOption = None,
     folder: FolderOption = None,
     target: TargetOption = None,
-    split: SplitOption = 1,
+    split: SplitOption = None,
     energy_key: EnergyKeyOption = None,
     forces_key: ForcesKeyOption = None,
     unit: UnitOption = None,
@@ -156,9 +161,10 @@ def convert_command(
 ) -> None:
     """Write data as extxyz, or as a mapped folder for sets that do not fit into memory.
 
-    Sets of different theory are refused: their energies cannot be learned together.
+    From extxyz to extxyz frames are copied as they are. Sets of different theory are refused: their energies cannot be learned
+    together.
 
-    Example: [dim]equipoise data convert oc20-s2ef:200K --to oc20-200k[/]
+    Example: [dim]equipoise data convert oc20-s2ef:200K --part train --to oc20-200k-train[/]
     """
     given = [
         open_input(
@@ -168,15 +174,16 @@ def convert_command(
         for each in data
     ]  # fmt: skip
     _one_theory(given)
+    _not_mixed(given)
     graphs = given[0].graphs if len(given) == 1 else Joined([each.graphs for each in given])
     about = given[0].about if len(given) == 1 else _together(given)
-    text = to.suffix in (".extxyz", ".xyz")
+    text = to.suffix in SUFFIXES
     if float32 and text:
         raise ValueError(f"--float32 is for a mapped folder, received --to {to}; leave it out")
     with _bar("writing", len(graphs)) as progress:
         if text:
-            kept = {key: about[key] for key in ("source", "theory") if key in about}
-            number = write_extxyz(to, graphs, about=kept, overwrite=overwrite, progress=progress)
+            frames = (each.text(row) for each in given for row in range(len(each.graphs)))
+            number = write_frames(to, frames, overwrite=overwrite, progress=progress)
             written = f"{number:,} structures"
         else:
             if overwrite:
@@ -186,6 +193,12 @@ def convert_command(
             write_mapped(to, graphs, info=about, float32=float32, progress=progress)
             written = str(MappedStructures(to, cutoff=cutoff).report())
     say(f"written: {to}, {written}")
+    left = set() if text else set().union(*(each.left_behind() for each in given))
+    if left:
+        say(
+            f"left behind: {', '.join(sorted(left))}; a mapped folder has no place for them, extxyz has",
+            style="yellow",
+        )
 
 
 @data_app.command("split")
@@ -253,6 +266,15 @@ def _one_theory(given: list[Input]) -> None:
         raise ValueError(
             f"structures that are learned together must be of one level of theory, received {listed}; convert them one by one"
         )
+
+
+def _not_mixed(given: list[Input]) -> None:
+    for each in given:
+        if each.mixed:
+            raise ValueError(
+                f"{each.name} has parts that must stay apart: whoever trains on all of it has seen what tests it. Convert them one "
+                f"by one, --part train, validation and test; or --part all, where nothing is to be trained on"
+            )
 
 
 def _together(given: list[Input]) -> dict[str, str]:

@@ -1,17 +1,14 @@
 """A file of structures, divided into files to train, validate and test with."""
 
-import io
 import json
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import ase
-import ase.io
 import numpy as np
 
-from equipoise.data.extxyz import to_atoms, whole_file
+from equipoise.data.extxyz import SUFFIXES, whole_file
 from equipoise.data.inputs import open_input
 from equipoise.data.sources.extxyz_frames import ExtxyzFrames
 from equipoise.data.split import blocks, formulas, split
@@ -19,7 +16,6 @@ from equipoise.data.structures import Structures, Subset
 from equipoise.data.survey import geometry_key
 
 NAMES = ("train", "validation", "test")
-_TEXT = (".extxyz", ".xyz")
 
 
 @dataclass(frozen=True)
@@ -124,25 +120,13 @@ def divide_file(
 
 def _frames(path: Path) -> tuple[Structures, Callable[[int], str]]:
     """All structures; and a function that gives the text of one."""
-    if path.is_file() and path.suffix in _TEXT:
+    if path.is_file() and path.suffix in SUFFIXES:
         frames = ExtxyzFrames.of(path, cutoff=1.0)
         return frames, frames.text
     given = open_input(str(path), cutoff=1.0)
     graphs = given.graphs
     frames = graphs if isinstance(graphs, Structures) else Subset(graphs, range(len(graphs)))
-
-    def written(row: int) -> str:
-        atoms = to_atoms(frames.structure(row))
-        atoms.info.update(given.about)
-        return _text_of(atoms)
-
-    return frames, written
-
-
-def _text_of(atoms: ase.Atoms) -> str:
-    file = io.StringIO()
-    ase.io.write(file, atoms, format="extxyz")
-    return file.getvalue()
+    return frames, given.text
 
 
 def _groups(by: str, frames: Structures, path: Path) -> Sequence[Hashable] | None:

@@ -1,5 +1,6 @@
 """Structures as extended XYZ: the text that everybody reads."""
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from ase.constraints import FixAtoms
 
 from equipoise.data.structures import KINDS, Structure, each_structure
 from equipoise.graph import Graph
+from equipoise.graph.ase import calculator_results
+
+SUFFIXES = (".extxyz", ".xyz")
 
 
 def write_extxyz(
@@ -44,18 +48,63 @@ def write_extxyz(
       ValueError: there are no structures.
       OSError: the disk is full or may not be written; nothing is left behind then.
     """
+    frames = (frame_text(structure, about or {}) for structure in each_structure(graphs))
+    return write_frames(path, frames, overwrite=overwrite, progress=progress)
+
+
+def write_frames(
+    path: str | Path,
+    frames: Iterable[str],
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write frames that are text already; see :func:`write_extxyz`."""
     number = 0
     with whole_file(Path(path), overwrite=overwrite) as file:
-        for structure in each_structure(graphs):
-            atoms = to_atoms(structure)
-            atoms.info.update(about or {})
-            ase.io.write(file, atoms, format="extxyz")
+        for text in frames:
+            file.write(text)
             number += 1
             if progress is not None:
                 progress(number)
         if number == 0:
             raise ValueError(f"there are no structures to write to {path}")
     return number
+
+
+def frame_text(structure: Structure, about: dict[str, str]) -> str:
+    """One structure, with what its comment line is to say beside its labels."""
+    atoms = to_atoms(structure)
+    atoms.info.update(about)
+    return _text(atoms)
+
+
+def renamed_text(atoms: ase.Atoms, structure: Structure, keys: dict[str, str | None]) -> str:
+    """A frame with its labels under the usual names, and all else that it says.
+
+    Args:
+      atoms: the frame.
+      structure: what was read of it.
+      keys: "energy", "forces", "stress" -> where it was read. Labels under usual names that were not are left out, or the next
+        reader would take them for these.
+    """
+    usual = {name for kind in KINDS for name in (kind, f"REF_{kind}")}
+    taken = usual | {key for key in keys.values() if key is not None}
+    new = to_atoms(structure)
+    new.positions = atoms.positions
+    new.info = {key: value for key, value in atoms.info.items() if key not in taken}
+    for name in atoms.arrays.keys() - new.arrays.keys() - taken:
+        new.set_array(name, atoms.arrays[name])
+    if new.calc is not None:
+        results = calculator_results(atoms)
+        new.calc.results |= {key: results[key] for key in results.keys() - taken}
+    return _text(new)
+
+
+def _text(atoms: ase.Atoms) -> str:
+    file = io.StringIO()
+    ase.io.write(file, atoms, format="extxyz")
+    return file.getvalue()
 
 
 def to_atoms(structure: Structure) -> ase.Atoms:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from equipoise.data.extxyz import SUFFIXES
 from equipoise.data.mapped import is_mapped, read_header
 from equipoise.data.sources.npz import npz_text
 from equipoise.data.structures import Structure, Structures
@@ -18,7 +19,6 @@ from equipoise.data.unit_check import check_unit
 from equipoise.graph import Graph
 
 _THEORY = re.compile(r"""(?:^|\s)theory=(?:"([^"]*)"|'([^']*)'|(\S+))""")
-_TEXT = (".extxyz", ".xyz")
 _CHECKED = 16  # structures whose energies are looked at
 
 
@@ -30,7 +30,7 @@ def theories_of(path: Path) -> tuple[str, ...]:
     if path.suffix == ".npz":
         named = npz_text(path, "theory")
         return (named,) if named else ()
-    if path.suffix in _TEXT:
+    if path.suffix in SUFFIXES:
         with path.open(encoding="utf-8", errors="replace") as file:
             found = (_THEORY.search(line) for line in file if "theory=" in line)
             named = (next(filter(None, each.groups()), "") for each in found if each)

@@ -63,7 +63,7 @@ def read(
     lazy = _open(path, cutoff, keys)
     if lazy is not None:
         if labelled:
-            _check_lazy_labels(lazy, keys)
+            check_lazy_labels(lazy, keys)
         return lazy
     frames = _frames(path)
     graphs = []
@@ -140,8 +140,11 @@ def _refuse_pickles(path: Path) -> None:
         )
 
 
-def _check_lazy_labels(graphs: Structures, keys: dict[str, str | None]) -> None:
-    """As `_check_labels`, but look no further than to the first label of each kind that must be there."""
+def check_lazy_labels(graphs: Structures, keys: dict[str, str | None]) -> None:
+    """Refuse data without labels, or without those of a key; looks no further than to the first label of each kind.
+
+    **Raises** `ValueError`.
+    """
     wanted = {kind for kind, key in keys.items() if key is not None}
     found: set[str] = set()
     for structure in each_structure(graphs):

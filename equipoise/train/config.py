@@ -58,8 +58,11 @@ class DataSection(Section):
     train_count: int | None = Field(
         None, ge=1, description="structures to train on; empty: as published, or all that are left"
     )
-    validation_count: int = Field(
-        50, ge=1, description="structures taken from the training set to choose the best weights"
+    validation_count: int | None = Field(
+        None,
+        ge=1,
+        description="structures taken from the training set to choose the best weights; empty: as is usual for the data set, 50 "
+        "where nothing is",
     )
     test_count: int | None = Field(
         None, ge=1, description="structures to test with; empty: all that there are"

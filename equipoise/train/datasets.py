@@ -17,6 +17,7 @@ from equipoise.data import (
     statistics,
 )
 from equipoise.data.inputs import Input, open_file
+from equipoise.data.sources.division import USUAL_VALIDATION
 from equipoise.graph import Graph
 from equipoise.potentials import Statistics
 from equipoise.train.config import DataSection
@@ -154,7 +155,7 @@ def _open(path: str, section: DataSection, cutoff: float) -> Input:
 def _hold_out(
     graphs: Sequence[Graph], section: DataSection
 ) -> tuple[Sequence[Graph], Sequence[Graph]]:
-    count = section.validation_count
+    count = USUAL_VALIDATION if section.validation_count is None else section.validation_count
     if len(graphs) <= count:
         raise ValueError(
             f"validation_count must be less than the {len(graphs)} structures there are, "

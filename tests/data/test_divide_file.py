@@ -9,7 +9,7 @@ from ase.build import add_adsorbate, fcc111, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
-from equipoise.data import Report, check_energies, one_theory, read, write_mapped
+from equipoise.data import MappedStructures, Report, check_energies, one_theory, read, write_mapped
 from equipoise.data.divide_file import divide_file
 from equipoise.data.extxyz import write_extxyz
 from equipoise.data.inputs import open_input
@@ -204,6 +204,64 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def slab(number):
+    """Copper with two held layers, tags, and more to say than a Structure can hold."""
+    atoms = fcc111("Cu", size=(1, 1, 3), vacuum=6.0)
+    atoms.rattle(0.05, seed=number)
+    atoms.info = {"config_type": f"bulk{number % 2}", "charge": 1}
+    atoms.pbc = True
+    atoms.set_tags([0, 1, 2])
+    atoms.set_constraint(FixAtoms([0, 1]))
+    forces = np.random.default_rng(number).normal(size=(3, 3))
+    atoms.calc = SinglePointCalculator(atoms, energy=-10.0 - number, forces=forces)
+    return atoms
+
+
+def test_frames_of_extxyz_keep_what_they_say(tmp_path):
+    path = write(tmp_path / "a.extxyz", [slab(number) for number in range(4)])
+    given = open_input(str(path), cutoff=3.0)
+    assert "".join(given.text(row) for row in range(4)) == path.read_text()
+    structure = given.graphs.structure(1)
+    assert structure.fixed.tolist() == [True, True, False] and structure.tags.tolist() == [0, 1, 2]
+    assert given.left_behind() == {"charge", "config_type"}
+    write_mapped(tmp_path / "mapped", given.graphs)
+    forces = MappedStructures(tmp_path / "mapped", cutoff=3.0, free_atoms_only=True)[1].forces
+    assert forces.isnan().all(dim=1).tolist() == [True, True, False]
+
+
+def test_labels_under_other_names_get_the_usual_ones(tmp_path):
+    frames = [slab(number) for number in range(2)]
+    for atoms in frames:
+        atoms.info |= {"dft_energy": -20.0, "REF_energy": -1.0}
+        atoms.arrays["dft_forces"] = np.full((3, 3), 0.25)
+    path = write(tmp_path / "a.extxyz", frames)
+    given = open_input(str(path), cutoff=3.0, energy_key="dft_energy", forces_key="dft_forces")
+    (tmp_path / "b.extxyz").write_text(given.text(0))
+    (graph,) = read(tmp_path / "b.extxyz", cutoff=3.0)
+    assert float(graph.energy) == -20.0 and (graph.forces == 0.25).all()
+    again = ase.io.read(tmp_path / "b.extxyz")
+    assert again.info == {"config_type": "bulk0", "charge": 1}
+    assert again.get_tags().tolist() == [0, 1, 2] and len(again.constraints) == 1
+    np.testing.assert_allclose(again.positions, frames[0].positions, atol=1e-7)
+
+
+def test_forces_under_an_unknown_name_are_pointed_at(tmp_path):
+    frames = [slab(0)]
+    frames[0].calc.results.pop("forces")
+    frames[0].arrays["dft_forces"] = np.ones((3, 3))
+    path = write(tmp_path / "a.extxyz", frames)
+    with pytest.warns(UserWarning, match="is it one of dft_forces"):
+        open_input(str(path), cutoff=3.0)
+    del frames[0].arrays["dft_forces"]
+    frames[0].calc = None
+    write(path, frames)
+    with pytest.raises(ValueError, match="has no labels.*found are charge, config_type"):
+        open_input(str(path), cutoff=3.0)
+    path.write_text("")
+    with pytest.raises(ValueError, match="a.extxyz holds no structures"):
+        open_input(str(path), cutoff=3.0)
+
+
 # What may be learned together
 
 
@@ -255,6 +313,14 @@ def test_inputs_by_any_name(tmp_path):
         open_input("rmd17:ethanol", cutoff=2.0, part="valid")
     with pytest.raises(ValueError, match="only taken for an .npz"):
         open_input(str(path), cutoff=3.0, unit="kcal/mol")
+    for option in ({"part": "test"}, {"folder": tmp_path}, {"target": "U0"}, {"split": 1}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} is of a published data set"):
+            open_input(str(path), cutoff=3.0, **option)
+    for option in ({"energy_key": "e"}, {"forces_key": "f"}, {"unit": "Hartree"}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} is of a file, received"):
+            open_input("rmd17:ethanol", cutoff=2.0, **option)
+    with pytest.raises(ValueError, match="MD22 has no numbered splits, received split 4"):
+        open_input("md22:DHA", cutoff=2.0, split=4)
     write(path, frames(4, energy=-47_950.0))
     with pytest.raises(ValueError, match="a.extxyz must be in eV, but .* in kcal/mol"):
         open_input(str(path), cutoff=3.0)

@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from equipoise.data import Counts, Report, read_source
+from equipoise.data.inputs import open_input
 from equipoise.data.sources.extxyz_frames import ExtxyzFrames, frame_starts, read_text
 from equipoise.data.sources.oc20_is2re import Relaxations
 from equipoise.data.sources.oc20_s2ef import read_s2ef
@@ -118,6 +119,25 @@ def test_splits_keep_relaxations_together(tmp_path):
     splits = read_source("oc20-s2ef", subset="200K", folder=tmp_path, cutoff=4.0, counts=counts)
     assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [8, 4, 5]
     assert splits.theory == "RPBE (VASP)" and splits.target == "adsorption"
+
+
+def test_parts_to_convert_are_in_the_order_of_the_files(tmp_path):
+    """In any other order a compressed file would be unpacked for nearly each of its frames."""
+    s2ef(tmp_path / "s2ef_train_200K" / "s2ef_train_200K", shards=2, count=10)
+    s2ef(tmp_path / "s2ef_val_id" / "s2ef_val_id", shards=1, count=3, seed=9)
+    given = {
+        part: open_input("oc20-s2ef:200K", part=part, cutoff=4.0, folder=tmp_path)
+        for part in (None, "train", "validation", "test")
+    }
+    rows = {part: given[part].graphs.rows.tolist() for part in ("train", "validation")}
+    assert all(each == sorted(each) for each in rows.values()) and len(rows["validation"]) > 0
+    assert sorted(rows["train"] + rows["validation"]) == list(range(20))
+    learned, tested = given[None].graphs.parts
+    assert learned.rows.tolist() == list(range(20)) and len(tested) == 3
+    # All of it is something to look at; to convert, only for those who say so.
+    assert [part for part, each in given.items() if each.mixed] == [None]
+    everything = open_input("oc20-s2ef:200K", part="all", cutoff=4.0, folder=tmp_path)
+    assert len(everything.graphs) == 23 and not everything.mixed
 
 
 def test_as_the_archive_comes(tmp_path):

@@ -9,9 +9,12 @@ import pytest
 from ase.build import molecule
 from ase.units import Hartree
 
-from equipoise.data import Counts, Report, read_source
+from equipoise.data import Counts, Report, Structures, Subset, read_source
 from equipoise.data.sources import qm9
+from equipoise.data.sources.division import divide
 from equipoise.data.sources.qm9 import MEANING, PROPERTIES, read_qm9
+from equipoise.data.sources.record import Parts
+from equipoise.data.structures import Structure
 
 NAMES = ["CH4", "NH3", "H2O", "C2H2", "HCN", "H2CO", "C2H6", "CH3OH"]
 
@@ -114,6 +117,44 @@ def test_division(folder):
     assert splits.target == "U0" and splits.theory == "B3LYP/6-31G(2df,p)"
     with pytest.raises(ValueError, match="has the targets U0, U, H, .* received 'dipole'"):
         read_source("qm9", folder=folder, cutoff=5.0, target="dipole")
+
+
+def test_the_usual_division():
+    (everything,) = qm9.SOURCE.variants
+    usual = {"training": everything.training, "validation": everything.validation}
+    parts = Parts(train=Subset(Molecules(everything.structures), range(everything.structures)))
+    found = divide(parts, Counts(), where="qm9", **usual)
+    assert [len(part) for part in found] == [110_000, 10_000, 10_831]
+    fewer = divide(parts, Counts(validation=50), where="qm9", **usual)
+    assert [len(part) for part in fewer] == [119_950, 50, 10_831]
+    np.testing.assert_array_equal(fewer[2].rows, found[2].rows)  # the same ones test
+
+
+def test_of_a_few_molecules_one_in_ten_validates():
+    parts = Parts(train=Subset(Molecules(30), range(30)))
+    found = divide(parts, Counts(), where="", training=120_000, validation=10_000)
+    assert [len(part) for part in found] == [24, 3, 3]
+
+
+class Molecules(Structures):
+    """A number of structures; what they are matters to nobody here."""
+
+    cutoff = 3.0
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __str__(self):
+        return "molecules"
+
+    def structure(self, index):
+        return Structure(positions=np.zeros((1, 3)), species=np.ones(1, dtype=int), energy=-13.6)
+
+    def labels(self):
+        return {}
 
 
 def test_damaged_archives(tmp_path):

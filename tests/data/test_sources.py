@@ -60,6 +60,13 @@ def disjoint(splits, everything):
 # The records
 
 
+def test_downloads_are_encrypted_where_they_can_be():
+    """Some files have no published checksum: then only https says that they are what their server has."""
+    for source in SOURCES.values():
+        for remote in (remote for each in source.variants for remote in source.files_of(each)):
+            assert remote.url.startswith("https://"), f"{source.name}: {remote.url}"
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_records_say_what_one_must_know(name):
     source = find_source(name)
@@ -461,6 +468,17 @@ def test_groups_are_not_divided():
     belongs = [{where[e] for e in energies(part)} for part in found]
     assert not (belongs[0] & belongs[1] | belongs[0] & belongs[2] | belongs[1] & belongs[2])
     assert [len(part) for part in found] == [16, 8, 16]
+
+
+def test_groups_that_fit_into_no_part_train():
+    graphs = Subset(pool(40), range(40))
+    groups = [row // 3 for row in range(40)]  # none of which is 5 structures, or the 30 that remain
+    parts = Parts(train=graphs, test=pool(4), groups=groups)
+    train, validation, _ = divide(parts, Counts(validation=5), training=0, where="")
+    assert sorted([*train.rows, *validation.rows]) == list(range(40))
+    assert not {row // 3 for row in train.rows} & {row // 3 for row in validation.rows}
+    few, _, _ = divide(parts, Counts(train=9, validation=5), training=0, where="")
+    assert len(few) == 9, "as many as asked for"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_files(structures: Path) -> None:
     held = read_datasets(DataSection(source="file", train=path, validation_count=6), cutoff=5.0)
     assert [len(part) for part in (held.train, held.validation, held.test)] == [20, 6, 0]
     with pytest.raises(ValueError, match="validation_count must be less than the 26 structures"):
-        read_datasets(DataSection(source="file", train=path), cutoff=5.0)
+        read_datasets(DataSection(source="file", train=path), cutoff=5.0)  # 50, if nobody says
     with pytest.raises(FileNotFoundError):
         read_datasets(DataSection(source="file", train=path + "x"), cutoff=5.0)
 

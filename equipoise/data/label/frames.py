@@ -6,6 +6,7 @@ from typing import Any
 
 import ase
 import numpy as np
+from ase.constraints import FixAtoms
 from ase.io.extxyz import write_extxyz
 
 # What a label may depend on, and so has to travel with it.
@@ -55,7 +56,7 @@ class Label:
 
 
 def as_text(atoms: ase.Atoms, label: Label, info: dict[str, Any]) -> str:
-    """``atoms`` with its label and ``info``, as extended XYZ.
+    """``atoms`` with its label and ``info``, as extended XYZ; atoms that are held stay marked as such (move_mask).
 
     The labels are ``REF_energy``, ``REF_forces`` and ``REF_stress``: names that no version of ASE takes for its own.
     """
@@ -72,6 +73,7 @@ def as_text(atoms: ase.Atoms, label: Label, info: dict[str, Any]) -> str:
     for name in KEPT_ARRAYS:
         if name in atoms.arrays and atoms.arrays[name].any():
             frame.arrays[name] = atoms.arrays[name]
+    frame.set_constraint([each for each in atoms.constraints if isinstance(each, FixAtoms)])
     text = io.StringIO()
     write_extxyz(text, [frame])
     return text.getvalue()

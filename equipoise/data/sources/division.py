@@ -3,12 +3,14 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from equipoise.data.sources.record import Parts
 from equipoise.data.split import split
 from equipoise.data.structures import Subset
 from equipoise.graph import Graph
 
-USUAL_VALIDATION = 50  # structures, where neither the files nor the caller say
+USUAL_VALIDATION = 50  # structures, where neither the files, nor their authors, nor the caller say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,8 @@ class Counts:
 
     Attributes:
       train: training structures; None for all that are to be learned from, or the published number, less those that validate.
-      validation: structures to choose the best weights with; None for all of the official ones, or 50 of those to learn from.
+      validation: structures to choose the best weights with; None for all of the official ones, or as many as is usual for the
+        data set (50 where nothing is) of those to learn from.
       test: None for all of the official ones, or for all that are left.
       seed: which structures test, where that is not official; which of them, where ``test`` takes only some.
       validation_seed: which of the structures to learn from validate, where that is not official; the others train.
@@ -37,7 +40,7 @@ class Counts:
 
 
 def divide(
-    parts: Parts, counts: Counts, *, training: int, where: str
+    parts: Parts, counts: Counts, *, training: int, where: str, validation: int = 0
 ) -> tuple[Sequence[Graph], Sequence[Graph], Sequence[Graph]]:
     """Training, validation and test structures of one data set.
 
@@ -52,14 +55,13 @@ def divide(
       counts: what is wanted.
       training: the published number of structures to learn from, those included that validate; 0 if there is none.
       where: what to call the data set in messages.
+      validation: the usual number of structures that validate, of which one in ten that there are is the most; 0 if there is none.
 
     Raises:
       ValueError: more structures asked for than there are.
     """
-    held = 0
-    if parts.validation is None:
-        held = USUAL_VALIDATION if counts.validation is None else counts.validation
     learn, test, groups = parts.train, parts.test, parts.groups
+    held = 0 if parts.validation is not None else _held(len(learn), counts, validation)
     if test is None:
         number = _to_learn_from(len(learn), counts, held, training, where)
         drawn = split(learn, train=number, validation=0, seed=counts.seed, groups=groups)
@@ -74,13 +76,25 @@ def divide(
         number = min(number, counts.train)  # cut by whole groups, not afterwards
     drawn = split(learn, train=number, validation=held, seed=counts.validation_seed, groups=groups)
     if parts.validation is None:
-        validation = drawn.validation
+        chooses = drawn.validation
     else:
-        validation = _cut("validation", parts.validation, counts.validation, where)
-    train = drawn.train if groups is not None else _cut("train", drawn.train, counts.train, where)
+        chooses = _cut("validation", parts.validation, counts.validation, where)
+    if groups is None:
+        train = _cut("train", drawn.train, counts.train, where)
+    elif counts.train is None:  # groups that fitted into neither part
+        train = _together(drawn.train, drawn.rest)
+    else:
+        train = drawn.train
     if counts.test is not None and parts.test is not None and counts.test < len(test):
         test = split(test, train=max(counts.test, 1), validation=0, seed=counts.seed).train
-    return train, validation, _cut("test", test, counts.test, where)
+    return train, chooses, _cut("test", test, counts.test, where)
+
+
+def _held(there: int, counts: Counts, usual: int) -> int:
+    """How many structures validate that are taken from those to learn from."""
+    if counts.validation is not None:
+        return counts.validation
+    return max(min(usual, there // 10), 1) if usual else USUAL_VALIDATION
 
 
 def _to_learn_from(there: int, counts: Counts, held: int, training: int, where: str) -> int:
@@ -111,3 +125,8 @@ def _groups_of(drawn: Sequence[Graph], groups: Sequence[Hashable]) -> list[Hasha
     """The groups of the structures that were drawn."""
     assert isinstance(drawn, Subset), "data sets with groups are not kept in memory"
     return [groups[row] for row in drawn.rows.tolist()]
+
+
+def _together(*drawn: Sequence[Graph]) -> Subset:
+    """Subsets of one data set as one."""
+    return Subset(drawn[0].graphs, np.concatenate([part.rows for part in drawn]))

@@ -10,11 +10,14 @@ from typing import Any
 import ase
 import ase.io
 import numpy as np
+from ase.io.extxyz import key_val_str_to_dict
 
 from equipoise.data.structures import Structure, Structures
 from equipoise.graph import NeighbourList
 
 _KEPT = 2  # files in memory at a time, decompressed
+# What a Structure holds, and how it is written.
+_STRUCTURE = {"Lattice", "pbc", "Properties", "species", "Z", "pos", "tags", "move_mask"}
 # Text of numbers shrinks some tenfold; what is made to fill a memory a thousandfold and more.
 _LARGEST_RATIO, _ALWAYS_ALLOWED = 100, 64 << 20  # bytes
 
@@ -60,10 +63,12 @@ class ExtxyzFrames(Structures):
         return self.__dict__ | {"_open": OrderedDict()}  # another process reads for itself
 
     @classmethod
-    def of(cls, path: Path, *, cutoff: float) -> "ExtxyzFrames":
+    def of(
+        cls, path: Path, *, cutoff: float, keys: dict[str, str | None] | None = None
+    ) -> "ExtxyzFrames":
         """All frames of one file."""
         count = len(frame_starts(read_text(path), path)) - 1
-        return cls([path], [count], cutoff=cutoff)
+        return cls([path], [count], cutoff=cutoff, keys=keys)
 
     def text(self, index: int) -> str:
         """One frame as it stands in its file, with the end of its last line."""
@@ -93,6 +98,18 @@ class ExtxyzFrames(Structures):
             for kind in ("energy", "forces", "stress")
             if known.knows(kind)
         }
+
+    def contents(self) -> str:
+        return f"found are {', '.join(sorted(self.names())) or 'positions only'}"
+
+    def names(self) -> set[str]:
+        """What frames say beside their geometry, tags and held atoms: the keys of comment lines, and the columns."""
+        found: set[str] = set()
+        for index in range(len(self)):
+            known = key_val_str_to_dict(self.text(index).split("\n", 2)[1])
+            found |= known.keys()
+            found |= {*str(known.get("Properties", "")).split(":")[::3]}
+        return found - _STRUCTURE
 
     def _file(self, number: int) -> tuple[bytes, np.ndarray]:
         """The text of a file and where its frames begin; the last ones used stay in memory."""

@@ -45,9 +45,9 @@ SOURCE = Source(
             training=1000,
             files=(
                 Remote(
-                    url=f"http://www.quantum-machine.org/gdml/data/npz/{file}",
+                    url=f"https://sgdml.org/secure_proxy.php?file=data/npz/{file}",
                     name=file,
-                    mirrors=(f"https://sgdml.org/secure_proxy.php?file=data/npz/{file}",),
+                    mirrors=(f"http://www.quantum-machine.org/gdml/data/npz/{file}",),
                 ),
             ),
         )

@@ -46,10 +46,10 @@ SOURCE = Source(
             theory=theory,
             files=(
                 Remote(
-                    url=f"http://www.quantum-machine.org/gdml/data/npz/{stem}.zip",
+                    url=f"https://sgdml.org/secure_proxy.php?file=data/npz/{stem}.zip",
                     name=f"{stem}.zip",
                     unpack=True,
-                    mirrors=(f"https://sgdml.org/secure_proxy.php?file=data/npz/{stem}.zip",),
+                    mirrors=(f"http://www.quantum-machine.org/gdml/data/npz/{stem}.zip",),
                 ),
             ),
         )

@@ -40,11 +40,9 @@ SOURCE = Source(
             training=training,
             files=(
                 Remote(
-                    url=f"http://www.quantum-machine.org/gdml/repo/datasets/md22_{stem}.npz",
+                    url=f"https://sgdml.org/secure_proxy.php?file=repo/datasets/md22_{stem}.npz",
                     name=f"md22_{stem}.npz",
-                    mirrors=(
-                        f"https://sgdml.org/secure_proxy.php?file=repo/datasets/md22_{stem}.npz",
-                    ),
+                    mirrors=(f"http://www.quantum-machine.org/gdml/repo/datasets/md22_{stem}.npz",),
                 ),
             ),
             note=f"{kind}, {atoms} atoms",

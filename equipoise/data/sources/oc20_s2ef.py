@@ -28,6 +28,8 @@ _SETS = {
     "md": ("s2ef_md", None, "9fed845aaab8fb4bf85e3a8db57796e0", "42 GB, 306 GB unpacked"),
     "rattled": ("s2ef_rattled", None, "40431149b27b64ce1fb40cac4e2e064b", "29 GB, 136 GB unpacked"),
 }  # fmt: skip
+# Frames to choose the best weights with: enough for whole relaxations, and no more than an evaluation takes in its stride.
+_VALIDATION, _VALIDATION_200K = 10_000, 2_000
 TARGETS = {
     "adsorption": "energy less that of the bare surface and the adsorbate in the gas: the one that benchmarks use",
     "total": "energy as VASP gives it",
@@ -147,6 +149,7 @@ SOURCE = Source(
         Variant(
             name=name,
             structures=frames,
+            validation=_VALIDATION_200K if name == "200K" else _VALIDATION,
             files=(
                 Remote(
                     url=f"{_URL}/{stem}.tar", name=f"{stem}.tar", digest=f"md5:{md5}", unpack=True
@@ -159,8 +162,8 @@ SOURCE = Source(
     splits="each size contains the smaller ones. val_id tests, if it is downloaded as well; otherwise whole relaxations are left "
     "out of the training set. The official test set has no labels.",
     notes="Atoms below the surface were held: forces on them are missing labels, as in the official metrics. Frames are text: "
-    "convert them once (`equipoise data convert oc20-s2ef:200K --to oc20-200k`) and train on the result. Archives are unpacked to "
-    ".xz files, which are read as they are.",
+    "convert each part once (`equipoise data convert oc20-s2ef:200K --part train --to oc20-200k-train`, and so for validation and "
+    "test) and train on the results. Archives are unpacked to .xz files, which are read as they are.",
     targets=TARGETS,
     read=_read,
 )

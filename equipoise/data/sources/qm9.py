@@ -244,10 +244,9 @@ SOURCE = Source(
     citation="R. Ramakrishnan et al., Sci. Data 1, 140022 (2014); L. Ruddigkeit et al., J. Chem. Inf. Model. 52, 2864 (2012)",
     homepage="https://doi.org/10.6084/m9.figshare.c.978904",
     subset="all of it",
-    variants=(Variant(name="all", structures=130_831, training=120_000),),
+    variants=(Variant(name="all", structures=130_831, training=120_000, validation=10_000),),
     default="all",
-    splits="none official; 110,000 random molecules to train, 10,000 to choose the best weights and 10,831 to test are usual: "
-    "ask for validation_count=10000",
+    splits="none official; 110,000 random molecules to train, 10,000 to choose the best weights and 10,831 to test are usual",
     notes="Without the 3,054 molecules that failed a check of their consistency. No forces: the molecules are at their minima.",
     files=(
         Remote(

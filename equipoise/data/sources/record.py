@@ -19,6 +19,7 @@ class Variant:
       name: what it is chosen by.
       structures: how many there are in all; None where nobody says.
       training: how many of them are usually trained on, those included that choose the best weights. 0: the official files decide.
+      validation: how many of those usually choose the best weights. 0: nobody says.
       theory: how its labels were computed, where that differs from the rest of the data set.
       files: what has to be downloaded for it, beside the files of the whole data set.
       note: what else one should know.
@@ -27,6 +28,7 @@ class Variant:
     name: str
     structures: int | None = None
     training: int = 0
+    validation: int = 0
     theory: str = ""
     files: tuple[Remote, ...] = ()
     note: str = ""
@@ -67,6 +69,11 @@ class Parts:
     validation: Sequence[Graph] | None = field(default=None, repr=False)
     groups: Sequence[Hashable] | None = field(default=None, repr=False)
 
+    @property
+    def apart(self) -> bool:
+        """See :class:`Splits`."""
+        return any(each is not None for each in (self.test, self.validation, self.groups))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
@@ -77,6 +84,7 @@ class Splits:
       name: for people, such as "MD22 stachyose".
       theory: how the labels were computed.
       target: which label the energy is, where a data set has several (a key of ``Source.targets``).
+      apart: whether parts must not be mixed and drawn anew: some are official, or structures belong to groups.
     """
 
     train: Sequence[Graph] = field(repr=False)
@@ -85,6 +93,7 @@ class Splits:
     name: str
     theory: str
     target: str = ""
+    apart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +114,7 @@ class Source:
       variants: the subsets.
       default: the subset that is read if none is named; empty if one has to be named.
       splits: which division is official or usual.
+      official_splits: how many official divisions there are to choose from.
       notes: what else one should know before using it.
       files: to be downloaded whatever the subset.
       targets: name -> meaning, where the energy can be one of several labels; the first is the default.
@@ -127,6 +137,7 @@ class Source:
     splits: str
     read: Callable[[Query], Parts]
     default: str = ""
+    official_splits: int = 1
     notes: str = ""
     files: tuple[Remote, ...] = ()
     targets: dict[str, str] = field(default_factory=dict)

@@ -106,8 +106,12 @@ def read_source(
         known = ", ".join(source.targets) or "none"
         raise ValueError(f"{source.title} has the targets {known}, received {target!r}")
     target = target or next(iter(source.targets), "")
+    if split != 1 and source.official_splits == 1:
+        raise ValueError(
+            f"{source.title} has no numbered splits, received split {split}; leave it out"
+        )
     theory = _one_theory(source, variants, target)
-    divided = []
+    divided, apart = [], False
     for variant in variants:
         query = Query(
             variant=variant,
@@ -118,7 +122,9 @@ def read_source(
         )
         where = f"{name}:{variant.name}"
         parts = source.read(query)
-        divided.append(divide(parts, counts or Counts(), training=variant.training, where=where))
+        apart = apart or parts.apart
+        usual = {"training": variant.training, "validation": variant.validation}
+        divided.append(divide(parts, counts or Counts(), where=where, **usual))
     train, validation, test = (_joined(same) for same in zip(*divided, strict=True))
     names = ", ".join(variant.name for variant in variants)
     return Splits(
@@ -128,6 +134,7 @@ def read_source(
         name=f"{source.title} {names}" if len(source.variants) > 1 else source.title,
         theory=theory,
         target=target,
+        apart=apart,
     )
 
 

@@ -264,6 +264,7 @@ SOURCE = Source(
         for name in MOLECULES
     ),
     default="ethanol",
+    official_splits=len(SPLITS),
     splits="five official splits of 1000 training and 1000 test structures, the same frames for all molecules; 50 of the 1000 "
     "choose the best weights. The authors ask to train on no more than 1000: the frames are those of a trajectory.",
     notes="Coordinates drift by up to 200 Å (benzene); they are centred.",

@@ -392,11 +392,14 @@ def test_a_start_with_atoms_on_top_of_each_other_is_a_failure_and_no_dynamics(tm
 def test_constraints_hold_during_dynamics_but_not_for_the_labels(tmp_path, in_turn):
     start = molecules("O")[0]
     start.set_constraint(FixAtoms([0]))
+    start.set_tags([2, 1, 1])
     label([start], dynamics(), folder=tmp_path, engine=in_turn())
     for frame in frames_of(tmp_path):
         np.testing.assert_allclose(frame.positions[0], start.positions[0], atol=1e-8)
         assert np.abs(frame.arrays["REF_forces"][0]).max() > 0
         assert np.abs(frame.positions[1] - start.positions[1]).max() > 1e-4
+        (held,) = frame.constraints
+        assert held.get_indices().tolist() == [0] and frame.get_tags().tolist() == [2, 1, 1]
 
 
 def test_old_labels_do_not_survive(tmp_path, in_turn):
