@@ -1,23 +1,27 @@
 """`equipoise evaluate` as a user types it: one model, several, and what can go wrong."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
 import ase
 import ase.io
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
 from equipoise.backbones import EquiformerV2Config
-from equipoise.cli import app, measure
-from equipoise.cli.labelled import Labelled, warn_of_other_splits
+from equipoise.cli import app, measure, overlap
+from equipoise.cli.labelled import Labelled
+from equipoise.cli.overlap import warn_of_overlap
 from equipoise.data import rmd17
 from equipoise.deq import Anderson
 from equipoise.potentials import PotentialConfig, Statistics, build, save
 from equipoise.report import style
 from equipoise.report.tables import ERRORS
+from equipoise.train import make_recipe, read_test
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +120,9 @@ def test_what_one_evaluation_leaves(model: str, mine: Path) -> None:
     assert Path("there/evaluation.png").is_file()
 
 
-def test_notes_that_keep_from_wrong_conclusions(model: str, mine: Path) -> None:
+def test_notes_that_keep_from_wrong_conclusions(
+    model: str, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     structures = ase.io.read(mine, index=":")
     for atoms in structures:
         atoms.calc.results["energy"] += 50.0
@@ -126,22 +132,96 @@ def test_notes_that_keep_from_wrong_conclusions(model: str, mine: Path) -> None:
     )
     trained = {"source": "file", "train": str(mine), "test": str(mine)}
     other = make_model(Path("mine.safetensors"), seed=0, data=trained)
+    monkeypatch.setattr(overlap, "LARGEST_FILE", 0)
     assert "is what mine.safetensors learned from" in run("evaluate", other, "--limit", 2).stderr
 
 
-def test_other_split(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    official = Labelled("rmd17:ethanol", lambda cutoff: [], {}, None, split=1)
-    sections = {
-        split: {"source": "rmd17", "molecule": "ethanol", "split": split} for split in (1, 2)
+def test_test_structures_that_were_learned_from(
+    model: str, mine: Path, structures: list[ase.Atoms]
+) -> None:
+    """Whatever file they are in, and of every model."""
+    ase.io.write("train.extxyz", [*structures[8:], *structures[:1]])
+    trained = {"source": "file", "train": "train.extxyz", "validation_count": 1}
+    other = make_model(Path("other.safetensors"), seed=1, data=trained)
+    said = words(run("evaluate", model, other, "--data", mine).stderr)
+    found = re.search(
+        r"warning: (\d) of 12 test structures are in the training set of (\S+),", said
+    )
+    assert found and found[1] in "45" and found[2] == other and said.count("warning") == 1
+
+
+def test_other_divisions_of_the_same_data_set(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [graph.to_ase()[0] for graph in rmd17("ethanol", cutoff=2.0).train[:40]]
+    arrays = {
+        "z": frames[0].numbers,
+        "R": np.array([atoms.positions for atoms in frames]),
+        "E": np.array([-97000.0 + index for index in range(40)]),
+        "F": np.zeros((40, 9, 3)),
     }
+    np.savez("md17_ethanol.npz", **arrays)
+    same = {"source": "md17", "subset": "ethanol", "train_count": 20, "validation_count": 5}
+    sections = [make_recipe({"data": same | {"folder": ".", "seed": seed}}).data for seed in (0, 1)]
     files = {
-        f"split{split}": make_model(Path(f"{split}.safetensors"), seed=0, data=data)
-        for split, data in sections.items()
+        f"seed{each.seed}": make_model(
+            Path(f"{each.seed}.safetensors"), seed=0, data=each.model_dump(mode="json")
+        )
+        for each in sections
     }
-    warn_of_other_splits(files | {"unknown": model}, official)
-    said = capsys.readouterr().err
-    assert said.count("note:") == 1
-    assert "split2 was trained on split 2 and is measured on the test structures of split 1" in said
+    test = Labelled("md17:ethanol", lambda cutoff: [], {}, None, section=sections[0])
+    graphs = read_test(sections[0], cutoff=2.0)
+    warn_of_overlap(files, test, graphs)
+    said = words(capsys.readouterr().err)
+    assert said.count("warning:") == 1
+    assert re.search(r"\d+ of 15 test structures are in the training set of seed1,", said)
+
+    Path("md17_ethanol.npz").unlink()
+    warn_of_overlap(files, test, graphs)
+    said = words(capsys.readouterr().err)
+    assert said.count("warning:") == 1
+    assert "seed1 was trained on md17:ethanol with data.seed=1 and is measured on the test" in said
+    assert "with data.seed=0: it may have learned from some of them" in said
+
+
+def test_other_split_of_several_molecules(capsys: pytest.CaptureFixture[str], model: str) -> None:
+    """That cannot be read again here, so the recipes are compared."""
+    split2 = {
+        "source": "rmd17",
+        "subset": "aspirin,ethanol",
+        "molecule": "aspirin,ethanol",
+        "split": 2,
+    }
+    other = {"source": "rmd17", "subset": "uracil", "molecule": "uracil", "split": 2}
+    official = make_recipe({"data": {"folder": "nowhere"}}).data
+    test = Labelled("rmd17:ethanol", lambda cutoff: [], {}, None, section=official)
+    files = {
+        name: make_model(Path(f"{name}.safetensors"), seed=0, data=data)
+        for name, data in (("several", split2), ("other", other))
+    }
+    warn_of_overlap(files | {"unknown": model}, test, [])
+    said = words(capsys.readouterr().err)
+    assert said.count("warning:") == 1
+    assert "several was trained on rmd17:aspirin,ethanol with data.split=2" in said
+
+
+def test_as_many_test_structures_as_the_recipe_says(here: Path, mine: Path) -> None:
+    trained = {"source": "file", "train": "gone.extxyz", "test": str(mine), "test_count": 5}
+    model = make_model(Path("five.safetensors"), seed=0, data=trained)
+    more = ("--folder", "there", "--molecule-key", "config_type")
+    assert "5 structures" in run("evaluate", model, *more).stderr
+    assert json.loads(Path("there/evaluation.json").read_text())["structures"] == 5
+    assert "3 structures" in run("evaluate", model, "--limit", 3).stderr
+    assert "12 structures" in run("evaluate", model, "--data", mine).stderr
+    trained["test_count"] = 13
+    model = make_model(Path("more.safetensors"), seed=0, data=trained)
+    assert "test_count must be at most the 12 test structures" in message("evaluate", model)
+
+
+def test_models_of_recipes_that_are_refused_today_are_measured(here: Path, mine: Path) -> None:
+    trained = {"source": "file", "train": "gone.extxyz", "split": 3, "test": str(mine)}
+    model = make_model(Path("older.safetensors"), seed=0, data=trained)
+    assert "12 structures" in run("evaluate", model).stderr
 
 
 def test_interrupted(model: str, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

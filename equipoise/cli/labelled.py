@@ -1,17 +1,17 @@
 """Labelled structures to measure a potential on, as the options and the recipe in a model file name them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ase.io
 
-from equipoise.cli.app import say
 from equipoise.cli.learn import AS_OPTIONS
 from equipoise.data import SOURCES, check_energies, find_source, label_keys, read
 from equipoise.graph import Graph
 from equipoise.potentials import describe
 from equipoise.train import DataSection, make_recipe, read_test
+from equipoise.train.datasets import first
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,22 @@ class Labelled:
     structures: Callable[[float], Sequence[Graph]]  # with edges up to a cutoff, Å
     labels: dict[str, str]  # kind -> key in the file, if one is read
     file: Path | None
-    split: int | None = None  # of a published data set
+    count: int | None = None  # of the first structures that are meant, None for all
+    section: DataSection | None = None  # of a published data set
 
 
 def labelled(
     model: str, data: str | None, data_folder: Path | None, keys: dict[str, str | None]
 ) -> Labelled:
     """The structures to evaluate on, as the options and the recipe in the model file say."""
-    section = _trained_on(model)
+    section, own = trained_on(model), data is None
     if data is None:
         if section is None:
             raise ValueError(f"{model} does not say what it was trained on; give --data")
         if section.source == "file" and section.test is None:
             raise ValueError(f"the recipe of {model} names no test structures; give --data")
         data = section.test if section.source == "file" else section.title
+    count = section.test_count if own and section is not None and section.source == "file" else None
     name, colon, subset = data.partition(":")
     if (colon or name in SOURCES) and not Path(data).exists():
         return _published(find_source(name).name, subset, section, data_folder, keys)
@@ -47,18 +49,13 @@ def labelled(
     elif section is not None:
         trained = {"energy_key": section.energy_key, "forces_key": section.forces_key}
         keys = {name: keys[name] or trained[name] for name in keys}
-    if section is not None and section.train is not None and _same(section.train, data):
-        say(
-            f"note: {data} is what {model} learned from, so its errors there say little",
-            style="yellow",
-        )
 
     def structures(cutoff: float) -> Sequence[Graph]:
-        graphs = read(file, cutoff=cutoff, **keys)
+        graphs = first(read(file, cutoff=cutoff, **keys), count)
         check_energies(graphs, where=data)
         return graphs
 
-    return Labelled(data, structures, label_keys(file, **keys), file)
+    return Labelled(data, structures, label_keys(file, **keys), file, count)
 
 
 def _published(
@@ -85,17 +82,14 @@ def _published(
             )
         return graphs
 
-    return Labelled(official.title, structures, {}, None, official.split)
+    return Labelled(official.title, structures, {}, None, section=official)
 
 
-def _trained_on(model: str) -> DataSection | None:
-    """The data section of the recipe that a model file carries."""
+def trained_on(model: str) -> DataSection | None:
+    """The data section of the recipe that a model file carries, as it was when the model was trained."""
     recipe = (describe(model).get("extra") or {}).get("recipe")
-    return None if recipe is None else make_recipe({"data": recipe["data"]}).data
-
-
-def _same(first: str, other: str) -> bool:
-    return Path(first).resolve() == Path(other).resolve()
+    # Unchecked: it was checked then, and what is refused today may have been accepted.
+    return None if recipe is None else DataSection.model_construct(**recipe["data"])
 
 
 def _refuse_keys(keys: dict[str, str | None], data: str) -> None:
@@ -104,24 +98,6 @@ def _refuse_keys(keys: dict[str, str | None], data: str) -> None:
         raise ValueError(
             f"the labels of {data} have fixed names, received {' and '.join(given)}; leave that out"
         )
-
-
-def warn_of_other_splits(files: Mapping[str, str], test: Labelled) -> None:
-    """Says for which models test structures may have been training structures: those of another split of the same data set.
-
-    Args:
-        files: name of a model -> its file.
-    """
-    for name, file in files.items():
-        section = _trained_on(file)
-        if section is None or section.title != test.name or test.split is None:
-            continue
-        if section.source == "rmd17" and section.split != test.split:
-            say(
-                f"note: {name} was trained on split {section.split} and is measured on the test structures of split {test.split}: "
-                "it may have learned from some of them",
-                style="yellow",
-            )
 
 
 def molecules_in(file: Path | None, key: str | None, limit: int | None) -> list[str] | None:

@@ -22,8 +22,9 @@ from equipoise.cli.arguments import (
     dtype_of,
     model_file,
 )
-from equipoise.cli.labelled import labelled, molecules_in, warn_of_other_splits
+from equipoise.cli.labelled import labelled, molecules_in
 from equipoise.cli.learn import AS_OPTIONS, in_words_of
+from equipoise.cli.overlap import warn_of_overlap
 from equipoise.data import Report
 from equipoise.graph import Graph
 from equipoise.potentials import Potential, load
@@ -137,8 +138,8 @@ def evaluate(
     keys = {"energy_key": energy_key, "forces_key": forces_key}
     with in_words_of(AS_OPTIONS):
         test = labelled(files[names[0]], data, data_folder, keys)
+        limit = min((each for each in (limit, test.count) if each is not None), default=None)
         molecules = molecules_in(test.file, molecule_key, limit)
-    warn_of_other_splits(files, test)
 
     evaluations: dict[str, Evaluation] = {}
     records: dict[str, dict[str, Any]] = {}
@@ -151,6 +152,7 @@ def evaluate(
         if not evaluations:
             origin = "".join(f"; {kind} from {key!r}" for kind, key in test.labels.items())
             say(f"{test.name}: {Report.of(graphs)}{origin}")
+            warn_of_overlap(files, test, graphs)
         with _measuring(name, potential, graphs, batch_size) as observe, in_words_of(AS_OPTIONS):
             evaluations[name] = evaluate_potential(
                 potential, graphs, batch_size=batch_size, molecules=molecules, observe=observe

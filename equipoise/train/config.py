@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equipoise.data import SOURCES, find_variants
+from equipoise.data.sources.division import USUAL_VALIDATION
 from equipoise.potentials import PotentialConfig
 from equipoise.train.schedule import Schedule, Weight
 
@@ -23,6 +24,9 @@ class Section(BaseModel):
     # strict: YAML already says 3, 3.0, "3" or true; turning one into another would hide
     # a slip of the pen. Unknown keys are errors in the nested dataclasses as well.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+_OF_FILES = ("train", "validation", "test", "energy_key", "forces_key")
 
 
 class DataSection(Section):
@@ -92,22 +96,18 @@ class DataSection(Section):
     def _source_has_its_keys(self) -> "DataSection":
         if self.source == "file" and self.train is None:
             raise ValueError("train must name a file when source is file, received nothing")
-        for key in ("train", "validation", "test", "energy_key", "forces_key"):
-            if self.source != "file" and getattr(self, key) is not None:
+        for key, when in self._unread().items():
+            value, default = getattr(self, key), type(self).model_fields[key].default
+            if value != default:
                 raise ValueError(
-                    f"{key} is only read when source is file, received {getattr(self, key)!r} "
-                    f"with source {self.source}; add data.source=file"
+                    f"{key} is only read {when}, received {value!r} with source {self.source}; {self._instead(key, default)}"
                 )
-        for key in ("subset", "target"):
-            if self.source == "file" and getattr(self, key) is not None:
+        if self.source == "file" and self.validation is not None:
+            if Path(self.validation).resolve() == Path(str(self.train)).resolve():
                 raise ValueError(
-                    f"{key} is only read of a published data set, received {getattr(self, key)!r} with source file"
+                    f"validation must be other structures than train, received {self.validation} for both; leave validation out, "
+                    "and validation_count of them are held out"
                 )
-        if self.source != "rmd17" and self.molecule != "ethanol":
-            raise ValueError(
-                f"molecule is only read when source is rmd17, received {self.molecule!r} with source {self.source}; write "
-                f"data.subset={self.molecule}"
-            )
         if self.source == "rmd17" and self.subset not in (None, self.molecule):
             raise ValueError(
                 f"molecule and subset name the same thing, received {self.molecule!r} and {self.subset!r}; leave molecule out"
@@ -115,6 +115,42 @@ class DataSection(Section):
         if self.source != "file":
             find_variants(SOURCES[self.source], self.chosen)
         return self
+
+    def _unread(self) -> dict[str, str]:
+        """Keys that nothing would read -> when they are read."""
+        keys: dict[str, str] = {}
+        if self.source == "file":
+            keys |= dict.fromkeys(("subset", "target", "folder"), "of a published data set")
+            if self.test is None:
+                keys["test_count"] = "when test names a file"
+            if self.validation is None or self.train_count is None:
+                keys["seed"] = (
+                    "when train_count of a file are drawn, with validation in a file of its own"
+                )
+        else:
+            keys |= dict.fromkeys(_OF_FILES, "when source is file")
+        if self.source != "rmd17":
+            keys |= dict.fromkeys(("molecule", "split"), "when source is rmd17")
+        elif self.test_count is None or self.is_one_molecule:
+            keys["seed"] = "where test structures are drawn, and those of rmd17 are official"
+        if self.validation is not None:
+            keys["validation_seed"] = "without a validation file"
+            # Recipes of the package say the usual number, which a file may replace.
+            if self.validation_count not in (None, USUAL_VALIDATION):
+                keys["validation_count"] = "without a validation file"
+        return keys
+
+    def _instead(self, key: str, default: Any) -> str:
+        if self.source != "file" and key == "molecule":
+            return f"write data.subset={self.molecule}"
+        if self.source != "file" and key in _OF_FILES:
+            return "add data.source=file"
+        return f"leave it out, or set data.{key}={'null' if default is None else default}"
+
+    @property
+    def is_one_molecule(self) -> bool:
+        """Whether this is one official split of revised MD17."""
+        return self.source == "rmd17" and "," not in str(self.chosen) and self.chosen != "all"
 
     @property
     def chosen(self) -> str | None:
@@ -204,15 +240,18 @@ class TrainingSection(Section):
     jacobian_weight: float = Field(
         0.0,
         ge=0,
-        description="weight of the Jacobian penalty, which keeps the fixed point easy to find",
+        description="equilibrium only: weight of the Jacobian penalty, which keeps the fixed point easy to find",
     )
     jacobian_allowed: float = Field(
         0.0,
         ge=0,
-        description="contraction up to which the penalty is 0: depth that costs passes is left to the network",
+        description="equilibrium only: contraction up to which the penalty is 0: depth that costs passes is left to the network",
     )
     jacobian_probability: float = Field(
-        0.3, ge=0, le=1, description="fraction of the steps in which the penalty is computed"
+        0.3,
+        ge=0,
+        le=1,
+        description="equilibrium only: fraction of the steps in which the penalty is computed",
     )
     correction_weight: float = Field(
         0.0,
@@ -233,7 +272,7 @@ class TrainingSection(Section):
     )
     unrolled_odds: tuple[float, ...] = Field(
         (0.7, 0.2, 0.1),
-        description="odds of one, two, three, ... passes in these steps; [0, 0, 0, 1, 1] means four or five",
+        description="equilibrium only: odds of one, two, three, ... passes in these steps; [0, 0, 0, 1, 1] means four or five",
     )
     reuse_memory: float = Field(
         0.0,
@@ -288,6 +327,14 @@ class TrainingSection(Section):
         if not any(w.largest for w in (self.energy_weight, self.force_weight, self.stress_weight)):
             raise ValueError(
                 "energy_weight, force_weight and stress_weight must not all be 0, received 0, 0 and 0"
+            )
+        if (
+            self.loss != "huber"
+            and self.huber_delta != type(self).model_fields["huber_delta"].default
+        ):
+            raise ValueError(
+                f"huber_delta is only read when loss is huber, received {self.huber_delta} with loss {self.loss}; add "
+                "training.loss=huber"
             )
         for beta in self.betas:
             if not 0 <= beta < 1:

@@ -59,14 +59,14 @@ def read_datasets(section: DataSection, *, cutoff: float, test: bool = True) -> 
     **Raises** `ValueError` for unknown data sets and subsets, files without labels, energies that are not in eV, structures of
     different levels of theory, and a training set that is too small for `validation_count`; `FileNotFoundError` for a missing file.
     """
-    if _is_one_molecule(section):
+    if section.is_one_molecule:
         official = _rmd17(section, cutoff)
         train, validation = _hold_out(official.train, section)
         return Datasets(
             train=train,
             validation=validation,
-            test=_first(official.test, section),
-            name=f"rMD17 {section.molecule}, split {section.split:02d}",
+            test=first(official.test, section.test_count),
+            name=f"rMD17 {section.chosen}, split {section.split:02d}",
             theory=SOURCES["rmd17"].theory_of(SOURCES["rmd17"].variants[0], section.target or ""),
         )
     if section.source != "file":
@@ -104,13 +104,13 @@ def read_test(section: DataSection, *, cutoff: float) -> Sequence[Graph]:
 
     **Raises** as `read_datasets` does.
     """
-    if _is_one_molecule(section):
-        return _first(_rmd17(section, cutoff).test, section)
+    if section.is_one_molecule:
+        return first(_rmd17(section, cutoff).test, section.test_count)
     if section.source != "file":
         return _published(section, cutoff).test
     if section.test is None:
         return []
-    return _first(_open(section.test, section, cutoff).graphs, section)
+    return first(_open(section.test, section, cutoff).graphs, section.test_count)
 
 
 def training_statistics(graphs: Sequence[Graph]) -> Statistics:
@@ -119,13 +119,9 @@ def training_statistics(graphs: Sequence[Graph]) -> Statistics:
     return Statistics(**asdict(statistics(graphs)))
 
 
-def _is_one_molecule(section: DataSection) -> bool:
-    return section.source == "rmd17" and "," not in section.molecule and section.molecule != "all"
-
-
 def _rmd17(section: DataSection, cutoff: float) -> Rmd17:
     target = {} if section.target is None else {"target": section.target}
-    return rmd17(section.molecule, section.split, folder=section.folder, cutoff=cutoff, **target)
+    return rmd17(section.chosen, section.split, folder=section.folder, cutoff=cutoff, **target)
 
 
 def _published(section: DataSection, cutoff: float) -> Splits:
@@ -173,9 +169,11 @@ def _some(graphs: Sequence[Graph], section: DataSection) -> Sequence[Graph]:
     return split(graphs, train=section.train_count, validation=0, seed=section.seed).train
 
 
-def _first(graphs: Sequence[Graph], section: DataSection) -> Sequence[Graph]:
-    """The test structures, or as many as wanted."""
-    count = section.test_count
+def first(graphs: Sequence[Graph], count: int | None) -> Sequence[Graph]:
+    """The test structures, or as many as wanted.
+
+    **Raises** `ValueError` if there are fewer.
+    """
     if count is None or not len(graphs):
         return graphs
     if count > len(graphs):

@@ -50,8 +50,11 @@ class Counters:
     since_best: int = 0  # validations since then
     logged_step: int = -1  # step of the last row of the log
     finished: bool = False
-    train_structures: int = 0  # to notice that the data changed under a run
-    steps_per_epoch: int = 0  # to notice that the batches did
+    # To notice that these changed under a run; 0 and "" were not written down by older versions.
+    train_structures: int = 0
+    data: str = ""  # fingerprint of the structures that train and validate
+    steps_per_epoch: int = 0
+    processes: int = 0
 
     def start_new_row(self) -> None:
         """Forget the sums that have just become a row of the log."""

@@ -16,6 +16,7 @@ from equipoise.potentials import build, save
 from equipoise.train.config import Recipe, TrainingSection
 from equipoise.train.datasets import read_datasets, training_statistics
 from equipoise.train.ema import moving_average
+from equipoise.train.identity import Identity
 from equipoise.train.initial import make_potential
 from equipoise.train.log import make_row
 from equipoise.train.logs import Logs
@@ -85,20 +86,20 @@ class Trainer:
         self.learner = Learner(self.potential, self.average, self.optimiser, self.points)
 
         # Where we are.
-        structures, batches = len(self.data.train), len(self.batches)
-        self.at = Counters(train_structures=structures, steps_per_epoch=batches)
+        train, validation = (Identity.of(part) for part in (self.data.train, self.data.validation))
+        self.overlap = validation.shared(train)
+        marks = f"{train.fingerprint} {validation.fingerprint}"
+        processes.agree("training data", marks)
+        self.at = now = Counters(
+            train_structures=len(self.data.train),
+            data=marks,
+            steps_per_epoch=len(self.batches),
+            processes=processes.count,
+        )
         if resume:
             self.at = load_state(run.state, self.learner)
-            if self.at.train_structures != structures:
-                raise ValueError(
-                    f"the run in {run.path} was started with {self.at.train_structures} training structures, "
-                    f"received {structures}; choose another folder for other data"
-                )
-            if self.at.steps_per_epoch not in (0, batches):  # 0: not written down by older versions
-                raise ValueError(
-                    f"the run in {run.path} was started with {self.at.steps_per_epoch} batches per epoch, received {batches}; with "
-                    "training.max_edges a run goes on in as many processes as it was started in"
-                )
+            _check_same(self.at, now, settings, run)
+            self.at.data, self.at.processes = now.data, now.processes
             if not processes.first:  # which goes on with what all have counted
                 self.at.tally, self.at.loss_sum = Tally(), 0.0
         processes.agree("step of the saved state", str(self.at.step))
@@ -113,6 +114,11 @@ class Trainer:
         at, settings = self.at, self.settings
         self.logs, self.bar = logs, bar
         bar.say(str(self.data))
+        if self.overlap:
+            bar.say(
+                f"warning: {self.overlap} of {len(self.data.validation)} validation structures are in the training set as well, so "
+                "validation errors look better than they are"
+            )
         if at.finished:
             bar.say("this run is finished already")
         elif at.step > 0:
@@ -308,6 +314,32 @@ class Trainer:
             bad_steps=at.bad_steps,
             unconverged=at.unconverged + at.tally.unconverged,
             resume_command=self.command,
+        )
+
+
+def _check_same(saved: Counters, now: Counters, settings: TrainingSection, run: RunFolder) -> None:
+    """That a run goes on with the data and the batches that it was started with."""
+    started = f"the run in {run.path} was started"
+    if saved.train_structures != now.train_structures:
+        raise ValueError(
+            f"{started} with {saved.train_structures} training structures, received {now.train_structures}; choose another folder "
+            "for other data"
+        )
+    if saved.data not in ("", now.data):
+        raise ValueError(
+            f"{started} with other data: as many training structures, but training or validation structures or their labels have "
+            "changed since. Give it back the old data, choose another folder, or start afresh with resume=False, which deletes "
+            "that run"
+        )
+    if settings.max_edges is not None and saved.processes not in (0, now.processes):
+        raise ValueError(
+            f"{started} in {saved.processes} processes, received {now.processes}; with training.max_edges a run goes on in as many "
+            "processes as it was started in"
+        )
+    if saved.steps_per_epoch not in (0, now.steps_per_epoch):
+        raise ValueError(
+            f"{started} with {saved.steps_per_epoch} batches per epoch, received {now.steps_per_epoch}; with training.max_edges a "
+            "run goes on in as many processes as it was started in"
         )
 
 

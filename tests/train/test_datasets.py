@@ -43,10 +43,11 @@ def test_test_structures_alone(structures: Path) -> None:
     assert read_test(section.model_copy(update={"test": None}), cutoff=5.0) == []
 
 
-def test_files(structures: Path) -> None:
-    path = str(structures)
+def test_files(structures: Path, tmp_path: Path) -> None:
+    path, copy = str(structures), str(tmp_path / "copy.extxyz")
+    Path(copy).write_text(Path(path).read_text())
     data = read_datasets(
-        DataSection(source="file", train=path, validation=path, test=path), cutoff=5.0
+        DataSection(source="file", train=path, validation=copy, test=path), cutoff=5.0
     )
     assert [len(part) for part in (data.train, data.validation, data.test)] == [26, 26, 26]
     held = read_datasets(DataSection(source="file", train=path, validation_count=6), cutoff=5.0)
@@ -97,6 +98,9 @@ def test_rmd17_takes_its_subset_by_either_name() -> None:
     assert both.title == "rmd17:ethanol,uracil"
 
 
+FILES = {"source": "file", "train": "a.xyz", "validation": "b.xyz"}
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -107,11 +111,39 @@ def test_rmd17_takes_its_subset_by_either_name() -> None:
         ({"source": "md22", "subset": "DHA", "train": "a.xyz"}, "with source md22"),
         ({"source": "file", "train": "a.xyz", "subset": "DHA"}, "with source file"),
         ({"source": "md17-ccsd", "subset": "all"}, "computed differently|learned together"),
+        (
+            {"source": "md22", "subset": "DHA", "split": 4},
+            "split is only read when source is rmd17",
+        ),
+        (
+            {"source": "file", "train": "a.xyz", "split": 3},
+            "split is only read when source is rmd17",
+        ),
+        (
+            {"source": "file", "train": "a.xyz", "folder": "/x"},
+            "folder is only read of a published",
+        ),
+        ({"source": "file", "train": "a.xyz", "seed": 9}, "seed is only read .* data.seed=0"),
+        ({"source": "file", "train": "a.xyz", "test_count": 9}, "only read when test names a file"),
+        ({"seed": 5}, "seed is only read where test structures are drawn"),
+        (
+            {"validation_count": 5} | FILES,
+            "validation_count is only read without a validation file",
+        ),
+        ({"validation_seed": 1} | FILES, "validation_seed is only read without a validation file"),
+        (FILES | {"validation": "./a.xyz"}, "validation must be other structures than train"),
     ],
 )
 def test_sections_that_cannot_be(keys: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_datasets(DataSection(**keys), cutoff=5.0)
+
+
+def test_keys_that_something_reads_are_accepted() -> None:
+    assert DataSection(**FILES, seed=1, train_count=5).seed == 1
+    assert DataSection(**FILES, validation_count=50), "as the recipes of the package say"
+    assert DataSection(subset="ethanol,uracil", seed=1, test_count=5).seed == 1
+    assert DataSection(source="md17", subset="ethanol", seed=1, validation_seed=1).seed == 1
 
 
 def test_fewer_structures_than_a_file_has(structures: Path) -> None:

@@ -343,6 +343,59 @@ def test_other_data_under_a_run_is_noticed(
         fit(recipe, tmp_path / "run", console=console)
 
 
+@pytest.mark.parametrize("key", ["train", "validation"])
+def test_other_labels_under_a_run_are_noticed(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, key: str
+) -> None:
+    files = {name: tmp_path / f"{name}.extxyz" for name in ("train", "validation")}
+    frames = ase.io.read(recipe.data.train, index=":")
+    for file, some in zip(files.values(), (frames[:20], frames[20:]), strict=True):
+        ase.io.write(file, some)
+    update = {name: str(file) for name, file in files.items()} | {"validation_count": 50}
+    data = recipe.data.model_copy(update=update)
+    recipe = changed(recipe.model_copy(update={"data": data}), epochs=1)
+    fit(recipe, tmp_path / "run", console=console)
+    files[key].write_text(files[key].read_text())
+    assert fit(recipe, tmp_path / "run", console=console).finished, "the same numbers"
+    assert "warning" not in console.file.getvalue()
+    some = ase.io.read(files[key], index=":")
+    some[-1].info["REF_energy"] += 1e-3
+    ase.io.write(files[key], some)
+    with pytest.raises(ValueError, match="was started with other data"):
+        fit(recipe, tmp_path / "run", console=console)
+    assert fit(recipe, tmp_path / "run", resume=False, console=console).finished
+
+
+def test_a_state_that_does_not_say_which_data(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = changed(recipe, epochs=1)
+    fit(recipe, tmp_path, console=console)
+    read = state.json.loads
+
+    def older(text: str) -> dict:
+        new = ("data", "processes")
+        return {key: value for key, value in read(text).items() if key not in new}
+
+    monkeypatch.setattr(state.json, "loads", older)
+    assert fit(recipe, tmp_path, console=console).finished
+
+
+def test_validation_structures_that_are_trained_on(
+    recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console
+) -> None:
+    frames = ase.io.read(recipe.data.train, index=":")
+    frames[3].positions += 1.5  # the same molecule elsewhere
+    ase.io.write(tmp_path / "other.extxyz", frames[:4])
+    ase.io.write(tmp_path / "train.extxyz", frames[2:])
+    files = {name: str(tmp_path / f"{name}.extxyz") for name in ("train", "other")}
+    data = recipe.data.model_copy(update={"train": files["train"], "validation": files["other"]})
+    recipe = changed(recipe.model_copy(update={"data": data}), epochs=1)
+    fit(recipe, tmp_path / "run", console=console)
+    said = "warning: 2 of 4 validation structures are in the training set as well"
+    assert said in console.file.getvalue()
+
+
 def test_batches_that_are_others_are_noticed(
     recipe: Recipe, fakes: Fakes, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,30 @@ def test_a_signal_to_one_stops_all_and_they_go_on(
         ), "what the second had counted before the stop is not lost"
 
 
+def test_balanced_batches_go_on_in_as_many_processes(
+    smooth: Recipe, fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are as many batches, for batch_size is what limits them, and others in them."""
+    patch(monkeypatch, fakes)
+    training = smooth.training.model_copy(update={"max_edges": 1000})
+    balanced = smooth.model_copy(update={"training": training})
+
+    def press(call: int) -> None:
+        if call == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    fakes.settings["before_call"] = press
+    assert not fit(balanced, tmp_path / "run", console=Console(file=io.StringIO())).finished
+    fakes.settings.clear()
+
+    def work(processes: Processes, folder: Path) -> None:
+        with pytest.raises(ValueError, match="was started in 1 processes, received 2; with train"):
+            fit(balanced, folder / "run", console=Console(file=io.StringIO()))
+
+    assert together(2, tmp_path, work) == ["", ""]
+    assert fit(balanced, tmp_path / "run", console=Console(file=io.StringIO())).finished
+
+
 def test_an_error_in_one_stops_all(
     smooth: Recipe, fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_choices_are_saved_by_name(change: str, tmp_path: Path) -> None:
         ("training=3", r"training must be a mapping of keys, received 3"),
         ("potential.kind=deep", r"kind must be 'equilibrium' or 'stacked', received 'deep'"),
         ("data.source=file", r"train must name a file"),
+        ("training.huber_delta=3", r"huber_delta is only read when loss is huber, received 3.0"),
         ("data.train=a.xyz", r"train is only read when source is file, received 'a.xyz'"),
         ("training.epochs", r"must be written key=value, .* received 'training.epochs'"),
         ("=3", r"must be written key=value"),
