@@ -51,9 +51,16 @@ SplitOption = Annotated[
 ]
 EnergyKeyOption = Annotated[str | None, typer.Option(help="Name of the energies in a file.")]
 ForcesKeyOption = Annotated[str | None, typer.Option(help="Name of the forces in a file.")]
+StressKeyOption = Annotated[str | None, typer.Option(help="Name of the stress in a file.")]
 UnitOption = Annotated[
     str | None,
     typer.Option(help="Of the energies in an .npz that does not say: eV, kcal/mol, Hartree, ..."),
+]
+ForceUnitOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the forces, where they are not energies per length unit: Hartree/bohr, ..."
+    ),
 ]
 AllOption = Annotated[
     bool, typer.Option("--all", help="Look at every structure, not at 10,000 spread evenly.")
@@ -73,7 +80,9 @@ def stats_command(
     split: SplitOption = None,
     energy_key: EnergyKeyOption = None,
     forces_key: ForcesKeyOption = None,
+    stress_key: StressKeyOption = None,
     unit: UnitOption = None,
+    force_unit: ForceUnitOption = None,
     everything: AllOption = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the numbers to this file as well.")
@@ -85,7 +94,7 @@ def stats_command(
     """
     given = open_input(
         data, cutoff=cutoff, part=part, folder=folder, target=target, split=split,
-        energy_key=energy_key, forces_key=forces_key, unit=unit,
+        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, unit=unit, force_unit=force_unit,
     )  # fmt: skip
     found = _surveyed(given, everything)
     results.print(survey_table(found, name=given.name, labels=given.labels, theory=given.theory))
@@ -109,7 +118,9 @@ def plot_command(
     split: SplitOption = None,
     energy_key: EnergyKeyOption = None,
     forces_key: ForcesKeyOption = None,
+    stress_key: StressKeyOption = None,
     unit: UnitOption = None,
+    force_unit: ForceUnitOption = None,
     everything: AllOption = False,
 ) -> None:
     """Draw how energies, forces, sizes and distances are distributed.
@@ -118,7 +129,7 @@ def plot_command(
     """
     given = open_input(
         data, cutoff=cutoff, part=part, folder=folder, target=target, split=split,
-        energy_key=energy_key, forces_key=forces_key, unit=unit,
+        energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, unit=unit, force_unit=force_unit,
     )  # fmt: skip
     found = _surveyed(given, everything)
     with mpl.rc_context(style.RC):
@@ -156,7 +167,9 @@ def convert_command(
     split: SplitOption = None,
     energy_key: EnergyKeyOption = None,
     forces_key: ForcesKeyOption = None,
+    stress_key: StressKeyOption = None,
     unit: UnitOption = None,
+    force_unit: ForceUnitOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write data as extxyz, or as a mapped folder for sets that do not fit into memory.
@@ -169,7 +182,7 @@ def convert_command(
     given = [
         open_input(
             each, cutoff=cutoff, part=part, folder=folder, target=target, split=split,
-            energy_key=energy_key, forces_key=forces_key, unit=unit,
+            energy_key=energy_key, forces_key=forces_key, stress_key=stress_key, unit=unit, force_unit=force_unit,
         )
         for each in data
     ]  # fmt: skip

@@ -47,8 +47,7 @@ def labelled(
     if file.suffix == ".npz":
         _refuse_keys(keys, data)
     elif section is not None:
-        trained = {"energy_key": section.energy_key, "forces_key": section.forces_key}
-        keys = {name: keys[name] or trained[name] for name in keys}
+        keys = {name: key or getattr(section, name) for name, key in keys.items()}
 
     def structures(cutoff: float) -> Sequence[Graph]:
         graphs = first(read(file, cutoff=cutoff, **keys), count)

@@ -20,8 +20,9 @@ from equipoise.train import (
 )
 
 # What the library calls its arguments, and what they are called on the command line.
-IN_A_RECIPE = {"energy_key": "data.energy_key", "forces_key": "data.forces_key"}
-AS_OPTIONS = {"energy_key": "--energy-key", "forces_key": "--forces-key"}
+KINDS_OF_KEYS = ("energy", "forces", "stress")
+IN_A_RECIPE = {f"{kind}_key": f"data.{kind}_key" for kind in KINDS_OF_KEYS}
+AS_OPTIONS = {f"{kind}_key": f"--{kind}-key" for kind in KINDS_OF_KEYS}
 
 
 @app.command()

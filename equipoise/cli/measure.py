@@ -87,6 +87,10 @@ def evaluate(
         str | None,
         typer.Option(help="Name of the forces in the file; default: as in training."),
     ] = None,
+    stress_key: Annotated[
+        str | None,
+        typer.Option(help="Name of the stress in the file; default: as in training."),
+    ] = None,
     molecule_key: Annotated[
         str | None,
         typer.Option(
@@ -135,7 +139,7 @@ def evaluate(
     if target is not None:
         make_folder(target)  # now, and not after an hour of predictions
     bootstrap = Bootstrap(block=block)
-    keys = {"energy_key": energy_key, "forces_key": forces_key}
+    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
     with in_words_of(AS_OPTIONS):
         test = labelled(files[names[0]], data, data_folder, keys)
         limit = min((each for each in (limit, test.count) if each is not None), default=None)

@@ -69,6 +69,7 @@ class AseDatabase(Structures):
         self.keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
         self.free_atoms_only = free_atoms_only
         self._handles = threading.local()
+        self._first_has: bool | None = None  # REF_ labels
         self._rows: list[AtomsRow] | None = (
             None  # of a .json file, which can only be read as a whole
         )
@@ -146,12 +147,23 @@ class AseDatabase(Structures):
             places = [(key, pairs.get(key)), (key, data.get(key)), (key, result)]
         else:
             ref = f"REF_{kind}"
-            places = [(ref, pairs.get(ref)), (ref, data.get(ref)), (kind, result)]
-            places += [(kind, pairs.get(kind)), (kind, data.get(kind))]
+            places = [(ref, pairs.get(ref)), (ref, data.get(ref))]
+            if not self._references(row):
+                places += [(kind, result), (kind, pairs.get(kind)), (kind, data.get(kind))]
         for name, value in places:
             if value is not None:
                 return name, self._converted(kind, name, value)
         return None, None
+
+    def _references(self, row: AtomsRow) -> bool:
+        """Whether plain labels of this row are those of another method; see :mod:`equipoise.graph.ase`."""
+        if self._first_has is None:
+            self._first_has = self._has_references(self._row(0))
+        return self._first_has or self._has_references(row)
+
+    def _has_references(self, row: AtomsRow) -> bool:
+        names = [f"REF_{kind}" for kind in KINDS if self.keys[kind] is None]
+        return any(name in row.key_value_pairs or name in row.data for name in names)
 
     def _converted(self, kind: str, name: str, value: Any) -> Any:
         unit = self._metadata.get("_property_unit_dict", {}).get(name)

@@ -180,6 +180,14 @@ class _Flat:
             if len(file[name]) != number:
                 raise ValueError(f"{name} must have {number} rows, received {len(file[name])}")
         self.scale = {}
+        energy, forces = self.names.get("energy"), self.names.get("forces")
+        if energy and forces and "forces" not in units and "units" not in file[forces].attrs:
+            stated = _text(file[energy].attrs.get("units", units.get("energy", "eV")))
+            if energy_unit(stated) != 1.0:
+                raise ValueError(
+                    f"{energy!r} is in {stated}, and {forces!r} does not say its unit; set it: "
+                    f"file[{forces!r}].attrs['units'] = '{stated}/bohr', or per Å"
+                )
         for name, unit in FLAT.items():
             stored = self.names.get(name, name)
             if stored in file:

@@ -75,7 +75,9 @@ def open_input(
     split: int | None = None,
     energy_key: str | None = None,
     forces_key: str | None = None,
+    stress_key: str | None = None,
     unit: str | None = None,
+    force_unit: str | None = None,
 ) -> Input:
     """Structures to look at, to convert or to divide, in the order of their files; those that fit no memory are read one by one.
 
@@ -86,15 +88,16 @@ def open_input(
       part: of a published data set: "train", "validation", "test"; "all" or None for all its structures.
       folder: where the files of a published data set are, if not where downloads go.
       target, split: of a published data set, as for :func:`equipoise.data.read_source`.
-      energy_key, forces_key: names of the labels in a file.
-      unit: of the energies in an `.npz` that does not say.
+      energy_key, forces_key, stress_key: names of the labels in a file.
+      unit, force_unit: of the labels in an `.npz` that does not say.
 
     Raises:
       FileNotFoundError: there is no such file, and no data set of that name; or its files are missing.
       ValueError: it cannot be read; the energies are in another unit than eV; an argument that is not for this kind of input.
     """
     path = Path(name)
-    of_file = {"energy_key": energy_key, "forces_key": forces_key, "unit": unit}
+    of_file = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+    of_file |= {"unit": unit, "force_unit": force_unit}
     of_source = {"part": part, "folder": folder, "target": target, "split": split}
     if path.exists():
         _refuse(of_source, "of a published data set", f"the file {name}")
@@ -139,7 +142,9 @@ def open_file(
     cutoff: float,
     energy_key: str | None = None,
     forces_key: str | None = None,
+    stress_key: str | None = None,
     unit: str | None = None,
+    force_unit: str | None = None,
     lazy: bool = False,
 ) -> Input:
     """Structures of a file or folder; see :func:`open_input`.
@@ -151,13 +156,14 @@ def open_file(
       FileNotFoundError: there is no such file.
       ValueError: it cannot be read; the energies are in another unit than eV.
     """
-    keys = {"energy_key": energy_key, "forces_key": forces_key}
+    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
     if path.suffix == ".npz" and not any(keys.values()):
-        graphs = read_trajectory(path, cutoff=cutoff, unit=unit)
+        graphs = read_trajectory(path, cutoff=cutoff, unit=unit, force_unit=force_unit)
         labels = graphs.labels()
-    elif unit is not None:
+    elif unit is not None or force_unit is not None:
         raise ValueError(
-            f"a unit is only taken for an .npz that does not say its own, received {unit!r} for {path}; labels must be in eV"
+            f"a unit is only taken for an .npz that does not say its own, received {unit or force_unit!r} for {path}; labels must "
+            f"be in eV and eV/Å"
         )
     elif lazy and path.is_file() and path.suffix in SUFFIXES:
         graphs = _frames(path, cutoff, keys)

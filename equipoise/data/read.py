@@ -10,11 +10,14 @@ import numpy as np
 
 from equipoise.data import ase_database, hdf5
 from equipoise.data.ase_database import AseDatabase
+from equipoise.data.extxyz import SUFFIXES
 from equipoise.data.hdf5 import Hdf5Structures
 from equipoise.data.mapped import MappedStructures
+from equipoise.data.sources.extxyz_frames import text_has_references
 from equipoise.data.sources.trajectory import read_trajectory
 from equipoise.data.structures import KINDS, Report, Structure, Structures, each_structure
 from equipoise.graph import Graph
+from equipoise.graph.ase import find_labels, has_references, only_references
 
 
 def read(
@@ -36,11 +39,12 @@ def read(
     - ``.npz``: rMD17, sGDML or DeePMD arrays (:func:`read_trajectory`), whose labels have fixed names;
     - anything else: extxyz, or what else ASE reads.
 
-    The last come as a list; the graphs of the others are made when they are asked for. Labels are looked for as `Graph.from_ase`
-    does: `REF_energy`, `REF_forces`, `REF_stress` first, then plain `energy`, `forces`, `stress`; with a key given, in that key
-    only. Units must be eV, Å, eV/Å, eV/Å³, unless the file states others (`.npz`, HDF5, databases). A label that is NaN is
-    missing; so is the force on an atom, if all three components are. Structures without any periodic direction are centred at the
-    origin, in float64 (those of a mapped folder are as they were written).
+    The last come as a list; the graphs of the others are made when they are asked for. Labels are looked for as
+    `Graph.from_ase` does: `REF_energy`, `REF_forces`, `REF_stress` if the file has any of them, else plain `energy`,
+    `forces`, `stress`; with a key given, in that key only. Units must be eV, Å, eV/Å, eV/Å³, unless the file states
+    others (`.npz`, HDF5, databases). A label that is NaN is missing; so is the force on an atom, if all three components are.
+    Structures without any periodic direction are centred at the origin, in float64 (those of a mapped folder are as they
+    were written).
 
     Show `Report.of(graphs)` to whoever is about to train on them: a label under an unexpected name is not an error here as long
     as another kind was found, only a warning that names the candidates.
@@ -66,10 +70,18 @@ def read(
             check_lazy_labels(lazy, keys)
         return lazy
     frames = _frames(path)
+    references = sum(has_references(atoms, keys) for atoms in frames)
+    if 0 < references < len(frames):
+        warnings.warn(
+            f"{len(frames) - references} of {len(frames)} structures of {path} have no REF_ label; plain ones count for nothing "
+            f"in a file with REF_ labels, being those of another method. Give energy_key and forces_key to read others",
+            stacklevel=2,
+        )
     graphs = []
     for index, atoms in enumerate(frames):
         try:
-            graph = Structure.from_ase(atoms, keys).graph(cutoff)
+            names = only_references(keys) if references else keys
+            graph = Structure.from_ase(atoms, names).graph(cutoff)
         except ValueError as error:
             raise ValueError(f"structure {index} of {path}: {error}") from error
         graphs.append(_centred(graph))
@@ -79,7 +91,11 @@ def read(
 
 
 def label_keys(
-    path: str | Path, *, energy_key: str | None = None, forces_key: str | None = None
+    path: str | Path,
+    *,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
 ) -> dict[str, str]:
     """Under which key `read` finds each kind of label in the first structure of a file.
 
@@ -89,19 +105,20 @@ def label_keys(
     """
     path = Path(path)
     _refuse_pickles(path)
-    keys = {"energy": energy_key, "forces": forces_key, "stress": None}
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     lazy = _open(path, 1.0, keys)  # no edges are made
     if lazy is not None:
         return lazy.labels()
     atoms = next(iter(_frames(path, index=0)))
-    there = {*atoms.info, *atoms.arrays, *getattr(atoms.calc, "results", {})}
-    wanted = {
-        "energy": (energy_key,) if energy_key else ("REF_energy", "energy"),
-        "forces": (forces_key,) if forces_key else ("REF_forces", "forces"),
-        "stress": ("REF_stress", "stress"),
-    }
-    first = {kind: next((k for k in keys if k in there), None) for kind, keys in wanted.items()}
-    return {kind: key for kind, key in first.items() if key is not None}
+    if has_references(atoms, keys) or mentions_references(path):
+        keys = only_references(keys)
+    found = find_labels(atoms, keys)
+    return {kind: keys[kind] or kind for kind, value in found.items() if value is not None}
+
+
+def mentions_references(path: Path) -> bool:
+    """Whether an extxyz file has a REF_ label in any of its frames, without parsing them."""
+    return path.suffix in SUFFIXES and text_has_references(path.read_bytes())
 
 
 def _open(path: Path, cutoff: float, keys: dict[str, str | None]) -> Structures | None:
@@ -212,6 +229,16 @@ def _check_labels(
             f"{', '.join(candidates)}? Give forces_key to read it",
             stacklevel=3,
         )
+    if report.stress == 0 and (virials := _virials(frames)):
+        warnings.warn(
+            f"{path} has {', '.join(virials)} but no stress, and virials are not read, since their sign differs from code to code; "
+            f"where W is in eV with ASE's sign reversed, write stress = -W / volume into the file to train on it",
+            stacklevel=3,
+        )
+
+
+def _virials(frames: Sequence[ase.Atoms]) -> list[str]:
+    return sorted({str(key) for a in frames for key in a.info if "virial" in str(key).lower()})
 
 
 def _keys(frames: Sequence[ase.Atoms]) -> str:

@@ -16,7 +16,7 @@ import torch
 from ase.constraints import FixAtoms
 
 from equipoise.graph import Graph, NeighbourList
-from equipoise.graph.ase import calculator_results, find_label
+from equipoise.graph.ase import find_labels
 
 KINDS = ("energy", "forces", "stress")
 
@@ -70,9 +70,6 @@ class Structure:
         Args:
           keys: "energy", "forces", "stress" -> the one key to look under, or None for the usual places.
         """
-        results = calculator_results(atoms)
-        stores = {"energy": atoms.info, "forces": atoms.arrays, "stress": atoms.info}
-        found = {kind: find_label(stores[kind], results, kind, keys.get(kind)) for kind in KINDS}
         held = np.zeros(len(atoms), dtype=bool)
         for constraint in atoms.constraints:
             if isinstance(constraint, FixAtoms):
@@ -84,7 +81,7 @@ class Structure:
             pbc=atoms.pbc,
             tags=atoms.arrays.get("tags"),
             fixed=held if held.any() else None,
-            **found,
+            **find_labels(atoms, keys),
         )
 
     def centred(self) -> "Structure":

@@ -3,7 +3,8 @@
 Three places where a label hides, in the order in which they are tried:
 
 1. `REF_energy`, `REF_forces`, `REF_stress` in `atoms.info` / `atoms.arrays` (the keys
-   of MACE-style training files, which no ASE version moves);
+   of MACE-style training files, which no ASE version moves). Where there is one of them,
+   plain labels are those of another method, and count for nothing;
 2. the results of the attached calculator: this is where ASE >= 3.23 puts the plain
    `energy`, `forces`, `stress` of an extxyz file when it reads it;
 3. plain `energy`, `forces`, `stress` in `info` / `arrays`, where older ASE left them.
@@ -34,24 +35,38 @@ def read_labels(
 
     **Raises** `ValueError` when a label has the wrong shape or is not finite.
     """
-    results = calculator_results(atoms)
-    return Labels.check(
-        len(atoms),
-        energy=find_label(atoms.info, results, "energy", energy_key),
-        forces=find_label(atoms.arrays, results, "forces", forces_key),
-        stress=find_label(atoms.info, results, "stress", stress_key),
-    )
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
+    return Labels.check(len(atoms), **find_labels(atoms, keys))
 
 
-def find_label(store: dict[str, Any], results: dict[str, Any], name: str, key: str | None) -> Any:
-    """The label under ``key``, or else under REF_``name``, of the calculator, or under ``name``; None if there is none."""
-    if key is not None:
-        value = store.get(key)
-        return results.get(key) if value is None else value
-    for value in (store.get(f"REF_{name}"), results.get(name), store.get(name)):
-        if value is not None:
-            return value
-    return None
+def find_labels(atoms: ase.Atoms, keys: dict[str, str | None]) -> dict[str, Any]:
+    """Kind of label -> its value, or None; see :func:`read_labels`."""
+    results, stores = calculator_results(atoms), _stores(atoms)
+    if has_references(atoms, keys):
+        keys = only_references(keys)
+    found: dict[str, Any] = {}
+    for kind, store in stores.items():
+        key = keys.get(kind)
+        # ASE has moved the plain ones to the results.
+        places = (store, results) if key else (results, store)
+        values = (place.get(key or kind) for place in places)
+        found[kind] = next((value for value in values if value is not None), None)
+    return found
+
+
+def has_references(atoms: ase.Atoms, keys: dict[str, str | None]) -> bool:
+    """Whether a label that is looked for in the usual places is there under its REF_ name."""
+    stores = _stores(atoms)
+    return any(not keys.get(k) and stores[k].get(f"REF_{k}") is not None for k in stores)
+
+
+def only_references(keys: dict[str, str | None]) -> dict[str, str | None]:
+    """The same keys, and REF_ names where there was none."""
+    return {kind: keys.get(kind) or f"REF_{kind}" for kind in ("energy", "forces", "stress")}
+
+
+def _stores(atoms: ase.Atoms) -> dict[str, dict[str, Any]]:
+    return {"energy": atoms.info, "forces": atoms.arrays, "stress": atoms.info}
 
 
 def calculator_results(atoms: ase.Atoms) -> dict[str, Any]:

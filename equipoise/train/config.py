@@ -26,7 +26,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-_OF_FILES = ("train", "validation", "test", "energy_key", "forces_key")
+_OF_FILES = ("train", "validation", "test", "energy_key", "forces_key", "stress_key")
 
 
 class DataSection(Section):
@@ -82,6 +82,9 @@ class DataSection(Section):
     )
     forces_key: str | None = Field(
         None, description="file only: name of the force label in eV/A; empty: REF_forces, forces"
+    )
+    stress_key: str | None = Field(
+        None, description="file only: name of the stress in eV/A^3; empty: REF_stress, stress"
     )
 
     @model_validator(mode="before")

@@ -144,7 +144,11 @@ def _published(section: DataSection, cutoff: float) -> Splits:
 
 def _open(path: str, section: DataSection, cutoff: float) -> Input:
     return open_file(
-        Path(path), cutoff=cutoff, energy_key=section.energy_key, forces_key=section.forces_key
+        Path(path),
+        cutoff=cutoff,
+        energy_key=section.energy_key,
+        forces_key=section.forces_key,
+        stress_key=section.stress_key,
     )
 
 

@@ -90,8 +90,10 @@ def test_labels_are_looked_for_in_their_order(tmp_path):
     path = tmp_path / "a.db"
     forces = np.full((3, 3), 2.0)
     write(path, [water], data={"REF_forces": forces, "ccsd": -3.0}, key_value_pairs={"dft": -2.0})
-    assert label_keys(path) == {"energy": "energy", "forces": "REF_forces"}
+    assert label_keys(path) == {"forces": "REF_forces"}
     (graph,) = read(path, cutoff=CUTOFF)
+    assert graph.energy is None and graph.forces.tolist() == forces.tolist()
+    (graph,) = read(path, cutoff=CUTOFF, energy_key="energy")
     assert float(graph.energy) == -1.0 and graph.forces.tolist() == forces.tolist()
     assert float(read(path, cutoff=CUTOFF, energy_key="dft")[0].energy) == -2.0
     assert float(read(path, cutoff=CUTOFF, energy_key="ccsd")[0].energy) == -3.0

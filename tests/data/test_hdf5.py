@@ -82,6 +82,18 @@ def test_flat_units_are_converted(tmp_path):
     np.testing.assert_allclose(one.cell, other.cell * BOHR, rtol=1e-5)
 
 
+def test_forces_beside_energies_that_state_another_unit_must_state_theirs(tmp_path):
+    path = flat(tmp_path / "a.h5", units={"energy": "hartree"})
+    with pytest.raises(
+        ValueError, match=r"'energy' is in hartree, and 'forces' does not say its unit"
+    ):
+        Hdf5Structures(path, cutoff=CUTOFF)
+    given = Hdf5Structures(path, cutoff=CUTOFF, units={"forces": "hartree/bohr"})
+    stated = flat(tmp_path / "b.h5", units={"energy": "hartree", "forces": "hartree/bohr"})
+    other = Hdf5Structures(stated, cutoff=CUTOFF)
+    np.testing.assert_allclose(given.structure(3).forces, other.structure(3).forces)
+
+
 def test_other_names_in_the_flat_layout(tmp_path):
     path = flat(tmp_path / "a.hdf5", ccsd=np.arange(6.0))
     graphs = read(path, cutoff=CUTOFF, energy_key="ccsd")

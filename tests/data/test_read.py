@@ -7,6 +7,7 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from equipoise.data import Report, label_keys, read
+from equipoise.data.sources.extxyz_frames import ExtxyzFrames
 from equipoise.graph import batch
 
 
@@ -195,6 +196,23 @@ def test_keys_that_labels_came_from(tmp_path):
         "forces": "dft_forces",
     }
     assert label_keys(mixed) == {"energy": "REF_energy"}
+
+
+def test_plain_labels_beside_reference_labels_are_those_of_another_method(tmp_path):
+    """As of the engine whose frames were labelled anew, and not all of them."""
+    frames = labelled(4)
+    for atoms in frames[:2]:
+        atoms.info["REF_energy"] = -2080.0
+    path = write(tmp_path / "some.xyz", frames)
+    with pytest.warns(UserWarning, match="2 of 4 structures of .* have no REF_ label"):
+        graphs = read(path, cutoff=5.0)
+    assert [graph.energy is None for graph in graphs] == [False, False, True, True]
+    assert all(graph.forces is None for graph in graphs)
+    assert label_keys(path) == {"energy": "REF_energy"}
+    lazy = ExtxyzFrames.of(path, cutoff=5.0)
+    assert lazy.report() == Report.of(graphs) and lazy.labels() == {"energy": "REF_energy"}
+    plain = read(path, cutoff=5.0, energy_key="energy", forces_key="forces")
+    assert Report.of(plain).energy == Report.of(plain).forces == 4
 
 
 def test_a_bad_structure_is_named_by_its_number(tmp_path):

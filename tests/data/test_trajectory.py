@@ -73,9 +73,23 @@ def test_lengths_in_bohr(tmp_path):
 
 
 def test_total_energies_show_their_unit(tmp_path):
-    for name, scale in (("kcal", KCAL), ("ev", 1.0), ("ha", 27.211386)):
+    for name, scale in (("kcal", KCAL), ("ev", 1.0)):
         path = sgdml(tmp_path / f"{name}.npz", scale=scale)
         same(read_trajectory(path, cutoff=5.0))
+
+
+def test_forces_beside_energies_in_hartree_need_their_unit(tmp_path):
+    path = sgdml(tmp_path / "ha.npz", scale=27.211386)  # forces per Å
+    with pytest.raises(ValueError, match="--force-unit Hartree/bohr"):
+        read_trajectory(path, cutoff=5.0)
+    same(read_trajectory(path, cutoff=5.0, force_unit="Hartree/Å"))
+    per_bohr = read_trajectory(path, cutoff=5.0, force_unit="Hartree/bohr")[0].forces
+    per_length = read_trajectory(path, cutoff=5.0, force_unit="Hartree/Å")[0].forces
+    torch.testing.assert_close(per_bohr, per_length / 0.52917721, rtol=1e-6, atol=0)
+    same(
+        read_trajectory(sgdml(tmp_path / "f.npz", scale=27.211386, f_unit="Hartree/Å"), cutoff=5.0)
+    )
+    same(read_trajectory(sgdml(tmp_path / "r.npz", scale=27.211386, r_unit="Ang"), cutoff=5.0))
 
 
 def test_contradicting_units_are_refused(tmp_path):

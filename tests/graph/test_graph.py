@@ -177,6 +177,13 @@ def test_ref_keys_win_over_the_calculator():
     assert graph.stress.tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
 
 
+def test_plain_labels_beside_ref_keys_are_those_of_another_method():
+    atoms = labelled_water(energy=-1.5, forces=np.zeros((3, 3)))
+    atoms.info["REF_energy"] = -2.5
+    graph = Graph.from_ase(atoms, 5.0)
+    assert graph.energy.tolist() == [-2.5] and graph.forces is None
+
+
 def test_explicit_keys_look_nowhere_else():
     atoms = labelled_water(energy=-1.5)
     atoms.info["dft"] = -3.5

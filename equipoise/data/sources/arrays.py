@@ -23,7 +23,7 @@ class ArrayStructures(Structures):
       offsets: [structures + 1]; structure i has the atoms offsets[i] to offsets[i + 1] - 1.
       energy: [structures], forces: as positions, stress: [structures, 6]; None where there are none, NaN where one lacks it.
       cell: [structures, 3, 3] or [3, 3]. pbc: one bool or three, for all structures.
-      energy_unit, length_unit: in eV and Å. Forces are in energy_unit / length_unit, the stress is in eV/Å³.
+      energy_unit, length_unit: in eV and Å. force_unit: in eV/Å, by default their quotient. The stress is in eV/Å³.
       names: kind of label -> its name in the file.
 
     Raises:
@@ -45,6 +45,7 @@ class ArrayStructures(Structures):
         pbc: np.ndarray | bool = False,
         energy_unit: float = 1.0,
         length_unit: float = 1.0,
+        force_unit: float | None = None,
         names: dict[str, str] | None = None,
     ) -> None:
         self.origin, self.cutoff = origin, NeighbourList(cutoff).cutoff
@@ -85,6 +86,7 @@ class ArrayStructures(Structures):
             )
         self.pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
         self.energy_unit, self.length_unit = energy_unit, length_unit
+        self.force_unit = energy_unit / length_unit if force_unit is None else force_unit
         self.names = names or {kind: kind for kind in KINDS}
         self._check_numbers()
 
@@ -98,14 +100,14 @@ class ArrayStructures(Structures):
         atoms = slice(*self.offsets[index : index + 2].tolist())
         shared = len(self.species) != len(self.positions)  # by all structures
         species = self.species if shared else self.species[atoms]
-        energy, length = self.energy_unit, self.length_unit
+        energy, length, force = self.energy_unit, self.length_unit, self.force_unit
         return Structure(
             positions=_scaled(self.positions[atoms], length),
             species=species.astype(np.int64),
             cell=None if self.cell is None else _scaled(self.cell[index], length),
             pbc=self.pbc,
             energy=None if self.energy is None else float(self.energy[index]) * energy,
-            forces=None if self.forces is None else _scaled(self.forces[atoms], energy / length),
+            forces=None if self.forces is None else _scaled(self.forces[atoms], force),
             stress=None if self.stress is None else _scaled(self.stress[index], 1.0),
         ).centred()
 

@@ -12,8 +12,9 @@ import ase.io
 import numpy as np
 from ase.io.extxyz import key_val_str_to_dict
 
-from equipoise.data.structures import Structure, Structures
+from equipoise.data.structures import KINDS, Structure, Structures
 from equipoise.graph import NeighbourList
+from equipoise.graph.ase import only_references
 
 _KEPT = 2  # files in memory at a time, decompressed
 # What a Structure holds, and how it is written.
@@ -35,6 +36,7 @@ class ExtxyzFrames(Structures):
       offsets: eV, subtracted from the energy of each frame; None for nothing.
       free_atoms_only: leave out the forces on atoms that were held (they become missing labels).
       keys: "energy", "forces", "stress" -> where they stand, if not in the usual places.
+      references: whether some frames have REF_ labels, so that plain ones count for nothing in any.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class ExtxyzFrames(Structures):
         offsets: np.ndarray | None = None,
         free_atoms_only: bool = False,
         keys: dict[str, str | None] | None = None,
+        references: bool = False,
     ) -> None:
         self.paths = [Path(path).absolute() for path in paths]
         self.cutoff = NeighbourList(cutoff).cutoff
         self.offsets, self.free_atoms_only, self.keys = offsets, free_atoms_only, keys or {}
+        self.references = references
         self._ends = np.cumsum(counts)
         self._open: OrderedDict[int, tuple[bytes, np.ndarray]] = OrderedDict()
 
@@ -67,8 +71,9 @@ class ExtxyzFrames(Structures):
         cls, path: Path, *, cutoff: float, keys: dict[str, str | None] | None = None
     ) -> "ExtxyzFrames":
         """All frames of one file."""
-        count = len(frame_starts(read_text(path), path)) - 1
-        return cls([path], [count], cutoff=cutoff, keys=keys)
+        text = read_text(path)
+        count, references = len(frame_starts(text, path)) - 1, text_has_references(text)
+        return cls([path], [count], cutoff=cutoff, keys=keys, references=references)
 
     def text(self, index: int) -> str:
         """One frame as it stands in its file, with the end of its last line."""
@@ -86,18 +91,17 @@ class ExtxyzFrames(Structures):
             raise ValueError(f"frame {index} of {self} cannot be read: {error}") from error
 
     def structure(self, index: int) -> Structure:
-        found = Structure.from_ase(self.atoms(index), self.keys).centred()
+        found = Structure.from_ase(self.atoms(index), self._names()).centred()
         if self.offsets is not None and found.energy is not None:
             found = Structure(**{**vars(found), "energy": found.energy - self.offsets[index]})
         return found.free() if self.free_atoms_only else found
 
     def labels(self) -> dict[str, str]:
-        known = self.structure(0)
-        return {
-            kind: self.keys.get(kind) or kind
-            for kind in ("energy", "forces", "stress")
-            if known.knows(kind)
-        }
+        known, names = self.structure(0), self._names()
+        return {kind: names.get(kind) or kind for kind in KINDS if known.knows(kind)}
+
+    def _names(self) -> dict[str, str | None]:
+        return only_references(self.keys) if self.references else self.keys
 
     def contents(self) -> str:
         return f"found are {', '.join(sorted(self.names())) or 'positions only'}"
@@ -149,6 +153,11 @@ def read_text(path: Path) -> bytes:
             f"memory; unpack it yourself if you trust it"
         )
     return text
+
+
+def text_has_references(text: bytes) -> bool:
+    """Whether a frame has a label under its REF_ name, without parsing any."""
+    return any(name in text for name in (b"REF_energy=", b"REF_forces:", b"REF_stress="))
 
 
 def frame_starts(text: bytes, path: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ from equipoise.data.sources.arrays import ArrayStructures
 from equipoise.data.sources.npz import npz_names, npz_text, read_npz
 from equipoise.data.unit_check import check_unit, likely_unit
 from equipoise.data.units import energy_unit, length_unit
+from equipoise.data.units import force_unit as eV_per_angstrom
 
 _CHECKED = 16  # structures whose energies are held against the unit
 
@@ -64,17 +65,22 @@ def layout_of(path: Path) -> Layout:
     )
 
 
-def read_trajectory(path: str | Path, *, cutoff: float, unit: str | None = None) -> ArrayStructures:
+def read_trajectory(
+    path: str | Path, *, cutoff: float, unit: str | None = None, force_unit: str | None = None
+) -> ArrayStructures:
     """The frames of an `.npz` file in eV and Å, made into graphs when they are asked for.
 
     Units that the file states itself (`e_unit`, `r_unit`, as sGDML writes them) go before ``unit``. Total energies of all
     electrons show their unit by their size (:mod:`equipoise.data.unit_check`): a unit that is stated must agree with it, and where
-    none is stated it is the one.
+    none is stated it is the one. Forces are in that unit per length, but for Hartree and Rydberg: programs that write these give
+    forces per bohr and positions in Å, so the unit of the forces must be said (`f_unit`, or ``force_unit``; or `r_unit`, which
+    is then that of both).
 
     Args:
       path: a file of one of the ``LAYOUTS``.
       cutoff: Å, of the graphs.
       unit: of the energies, if neither the file nor its layout says.
+      force_unit: likewise, such as Hartree/bohr.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -111,6 +117,13 @@ def read_trajectory(path: str | Path, *, cutoff: float, unit: str | None = None)
             )
     elif some:
         check_unit(stated, some, where=str(path))
+    length, force = npz_text(path, "r_unit"), npz_text(path, "f_unit") or force_unit
+    atomic = energy_unit(stated or "eV") in (energy_unit("Hartree"), energy_unit("Rydberg"))
+    if forces is not None and atomic and length is None and force is None:
+        raise ValueError(
+            f"{path} has energies in {stated} and does not say in which unit its forces are: per bohr, as most programs print "
+            f"them, or per Å; give it: `equipoise data convert {path} --force-unit {stated}/bohr --to NAME.extxyz`"
+        )
     cell = arrays.get(layout.cell)
     return ArrayStructures(
         origin=str(path),
@@ -122,7 +135,8 @@ def read_trajectory(path: str | Path, *, cutoff: float, unit: str | None = None)
         cell=cell,
         pbc=arrays.get(layout.pbc, np.array(cell is not None)).astype(bool),
         energy_unit=energy_unit(stated or "eV"),
-        length_unit=length_unit(npz_text(path, "r_unit") or "Å"),
+        length_unit=length_unit(length or "Å"),
+        force_unit=None if force is None else eV_per_angstrom(force),
         names={"energy": layout.energy, "forces": layout.forces, "unit": stated or "eV"},
     )
 
