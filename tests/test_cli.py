@@ -383,3 +383,14 @@ def test_report_of_a_copied_run(model: Path, water: Path) -> None:
     shutil.move("run-here", "run-there")
     after = Path(run("report", "run-there").stdout.strip()).read_text()
     assert before.replace("run-here", "run-there") == after
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["md"], ["relax"], ["data", "label", "absent.xyz"]], ids=" ".join
+)
+def test_only_training_is_shared_among_processes(command, monkeypatch) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    text = message(*command)
+    assert "must be one process, received 2 of torchrun" in text

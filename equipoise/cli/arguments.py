@@ -1,5 +1,6 @@
 """What commands have in common: how models and structures are named, and found by name."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import torch
 import typer
 
 from equipoise.data import rmd17
+from equipoise.train.processes import started_by_torchrun
 
 DEFAULT_MODEL = "rmd17-ethanol"
 
@@ -71,6 +73,19 @@ def device_of(device: Device) -> str:
     if device is Device.auto:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device.value
+
+
+def one_process(command: str) -> None:
+    """Refuse to be one of several processes, which would all do the same work and write the same files.
+
+    Raises:
+        ValueError: started by torchrun, as training may be.
+    """
+    if started_by_torchrun():
+        raise ValueError(
+            f"equipoise {command} must be one process, received {os.environ['WORLD_SIZE']} of torchrun, which would all do the "
+            f"same work and write the same files; start it without torchrun, which divides the work of train only"
+        )
 
 
 def dtype_of(precision: Precision | None) -> torch.dtype | None:

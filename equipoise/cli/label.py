@@ -9,6 +9,7 @@ import yaml
 from rich.table import Table
 
 from equipoise.cli.app import messages, results, say
+from equipoise.cli.arguments import one_process
 from equipoise.cli.data import data_app
 from equipoise.data.label import (
     Dask,
@@ -182,6 +183,7 @@ def label_command(
     [dim]equipoise data label start.xyz --temperature 300 --temperature 600 --frames 500[/];
     [dim]equipoise data label mine.xyz --calculator my_module:make_calculator kpts=4[/]
     """
+    one_process("data label")
     method = Method(calculator, _keywords(keywords or []))
     options = {
         "frames": frames,

@@ -21,6 +21,7 @@ from equipoise.cli.arguments import (
     device_of,
     dtype_of,
     model_file,
+    one_process,
 )
 from equipoise.cli.labelled import labelled, molecules_in
 from equipoise.cli.learn import AS_OPTIONS, in_words_of
@@ -127,6 +128,7 @@ def evaluate(
 
     Example: [dim]equipoise evaluate runs/mine runs/other --data test.extxyz --folder runs/compared[/]
     """
+    one_process("evaluate")
     torch.set_num_threads(threads)
     names = models or [DEFAULT_MODEL]
     twice = sorted({name for name in names if names.count(name) > 1})

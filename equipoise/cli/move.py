@@ -22,6 +22,7 @@ from equipoise.cli.arguments import (
     device_of,
     dtype_of,
     model_file,
+    one_process,
     read_structure,
     run_folder,
 )
@@ -171,6 +172,7 @@ def md(
     Example: [dim]equipoise md runs/mine start.xyz --ensemble langevin --temperature 350
     --duration 10ps[/]
     """
+    one_process("md")
     torch.set_num_threads(threads)
     if steps is not None and duration is not None:
         raise ValueError(f"give --steps or --duration, not both; received {steps} and {duration}")
@@ -237,6 +239,7 @@ def relax(
 
     Writes relaxed.extxyz and trajectory.extxyz. Exit code 1 if it has not converged.
     """
+    one_process("relax")
     torch.set_num_threads(threads)
     potential = load(model_file(model), device=device_of(device), dtype=dtype_of(precision))
     target = run_folder(model, folder) / "relax"
