@@ -171,6 +171,21 @@ def test_convert_copies_frames_as_they_are(here: Path) -> None:
     ]
 
 
+def test_convert_joins_labels_of_different_names(here: Path) -> None:
+    """Beside REF_ labels plain ones would count for nothing."""
+    for name, key in (("ref.extxyz", "REF_energy"), ("plain.extxyz", "energy")):
+        frames = [molecule("H2O") for _ in range(2)]
+        for number, atoms in enumerate(frames):
+            atoms.rattle(0.05, seed=number)
+            atoms.info |= {key: -2080.0 - number, "run": 7}
+        ase.io.write(name, frames)
+    run("convert", "ref.extxyz", "plain.extxyz", "--to", "all.extxyz")
+    assert [float(graph.energy) for graph in read("all.extxyz", cutoff=4.0)] == [-2080, -2081] * 2
+    assert all(atoms.info["run"] == 7 for atoms in ase.io.read("all.extxyz", ":"))
+    run("convert", "ref.extxyz", "ref.extxyz", "--to", "refs.extxyz")
+    assert "REF_energy" in Path("refs.extxyz").read_text()
+
+
 def test_convert_keeps_parts_apart(here: Path) -> None:
     for part, count in (("train", 52), ("test", 4)):
         frames = [molecule("H2O") for _ in range(count)]

@@ -195,7 +195,11 @@ def convert_command(
         raise ValueError(f"--float32 is for a mapped folder, received --to {to}; leave it out")
     with _bar("writing", len(graphs)) as progress:
         if text:
-            frames = (each.text(row) for each in given for row in range(len(each.graphs)))
+            # In one file REF_ labels would make nothing of the plain labels of the others.
+            plain = len({each.references for each in given}) > 1
+            frames = (
+                each.text(row, plain=plain) for each in given for row in range(len(each.graphs))
+            )
             number = write_frames(to, frames, overwrite=overwrite, progress=progress)
             written = f"{number:,} structures"
         else:

@@ -21,9 +21,11 @@ from ase.db.core import Database
 from ase.db.row import AtomsRow
 
 from equipoise.data.aselmdb import AseLmdb, open_lmdb
+from equipoise.data.remarks import Said, remarks, spread
 from equipoise.data.structures import KINDS, Structure, Structures
 from equipoise.data.units import energy_unit, force_unit, length_unit
 from equipoise.graph import NeighbourList
+from equipoise.graph.ase import label_names
 
 SUFFIXES = (".db", ".json", ".aselmdb")
 
@@ -31,11 +33,12 @@ SUFFIXES = (".db", ".json", ".aselmdb")
 class AseDatabase(Structures):
     """The rows of an ASE database, in the order of their ids, as graphs that are made when they are asked for.
 
-    A label is looked for, in this order: ``REF_energy`` (``REF_forces``, ``REF_stress``) among the key-value pairs and the data
-    of a row; the results of its calculator, as ASE stores them; plain ``energy`` among the data, where SchNetPack puts it. With a
-    key given, in the key-value pairs, the data and the results under that name only. Forces are those of the calculator, not
-    those with constraints applied; atoms held by ``FixAtoms`` are marked as fixed. Structures without any periodic direction are
-    centred at the origin, in float64.
+    A label is looked for under ``REF_energy`` (``REF_forces``, ``REF_stress``) among the key-value pairs and the data of a row, if
+    there are any such in the database; otherwise in the results of its calculator, as ASE stores them, and under plain ``energy``
+    among the data, where SchNetPack puts it. With a key given, in the key-value pairs, the data and the results under that name
+    only. Rows that are spread over the database decide which it is, and a row that turns out to be otherwise is refused. Forces are
+    those of the calculator, not those with constraints applied; atoms held by ``FixAtoms`` are marked as fixed. Structures without
+    any periodic direction are centred at the origin, in float64.
 
     Units are eV and Å, unless the metadata of the database say otherwise in SchNetPack's way (``_property_unit_dict``,
     ``_distance_unit``): then they are converted.
@@ -69,7 +72,7 @@ class AseDatabase(Structures):
         self.keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
         self.free_atoms_only = free_atoms_only
         self._handles = threading.local()
-        self._first_has: bool | None = None  # REF_ labels
+        self._references: bool | None = None  # not yet looked for
         self._rows: list[AtomsRow] | None = (
             None  # of a .json file, which can only be read as a whole
         )
@@ -111,7 +114,8 @@ class AseDatabase(Structures):
         for constraint in row.constraints:
             if isinstance(constraint, FixAtoms):
                 held[constraint.index] = True
-        found = {kind: self._label(row, kind)[1] for kind in KINDS}
+        self._check_references(row)
+        found = {kind: self._label(row, kind) for kind in KINDS}
         scale = length_unit(self._metadata.get("_distance_unit", "Å"))
         structure = Structure(
             positions=np.asarray(row.positions, dtype=np.float64) * scale,
@@ -125,10 +129,17 @@ class AseDatabase(Structures):
         return structure.free() if self.free_atoms_only else structure
 
     def labels(self) -> dict[str, str]:
-        """Kind of label -> its name in the first row."""
-        row = self._row(0)
-        names = {kind: self._label(row, kind)[0] for kind in KINDS}
-        return {kind: name for kind, name in names.items() if name is not None}
+        rows = [self._row(index) for index in spread(len(self))]
+        names = self._names()
+        return {
+            kind: str(names[kind])
+            for kind in KINDS
+            if any(self._label(row, kind) is not None for row in rows)
+        }
+
+    def remarks(self) -> list[str]:
+        said = [_said_by(self._row(index)) for index in spread(len(self))]
+        return remarks(said, self.keys, references=self._has_references(), where=str(self))
 
     def contents(self) -> str:
         row = self._row(0)
@@ -138,36 +149,48 @@ class AseDatabase(Structures):
             f"{_named(row.data)} and the results {_named(results)}"
         )
 
-    def _label(self, row: AtomsRow, kind: str) -> tuple[str | None, Any]:
-        """(name, value) of a label in eV and Å, or (None, None)."""
-        key, pairs, data = self.keys[kind], row.key_value_pairs, row.data
+    def _label(self, row: AtomsRow, kind: str) -> Any:
+        """A label in eV and Å, or None."""
+        name, pairs, data = self._names()[kind], row.key_value_pairs, row.data
+        if name is None:
+            return None
         # A pair or a datum may have the name of a result; the row itself then shows that one.
-        result = None if (key or kind) in pairs else row.get(key or kind)
-        if key is not None:
-            places = [(key, pairs.get(key)), (key, data.get(key)), (key, result)]
-        else:
-            ref = f"REF_{kind}"
-            places = [(ref, pairs.get(ref)), (ref, data.get(ref))]
-            if not self._references(row):
-                places += [(kind, result), (kind, pairs.get(kind)), (kind, data.get(kind))]
-        for name, value in places:
-            if value is not None:
-                return name, self._converted(kind, name, value)
-        return None, None
+        result = None if name in pairs else row.get(name)
+        stored = [pairs.get(name), data.get(name)]
+        places = [result, *stored] if name == kind else [*stored, result]
+        value = next((value for value in places if value is not None), None)
+        return None if value is None else self._converted(kind, name, value)
 
-    def _references(self, row: AtomsRow) -> bool:
-        """Whether plain labels of this row are those of another method; see :mod:`equipoise.graph.ase`."""
-        if self._first_has is None:
-            self._first_has = self._has_references(self._row(0))
-        return self._first_has or self._has_references(row)
+    def _names(self) -> dict[str, str | None]:
+        return label_names(self.keys, self._has_references())
 
-    def _has_references(self, row: AtomsRow) -> bool:
-        names = [f"REF_{kind}" for kind in KINDS if self.keys[kind] is None]
-        return any(name in row.key_value_pairs or name in row.data for name in names)
+    def _has_references(self) -> bool:
+        """Whether there are REF_ labels, by the rows that are looked at."""
+        if self._references is None:
+            rows = (self._row(index) for index in spread(len(self)))
+            self._references = any(map(_references_in, rows))
+        return self._references
+
+    def _check_references(self, row: AtomsRow) -> None:
+        """Where not every row was looked at, one may turn out to be of another method than those that were."""
+        chosen = self.keys["energy"] and self.keys["forces"]
+        if not chosen and not self._has_references() and _references_in(row):
+            raise ValueError(
+                "it has REF_ labels, which rows that were looked at before have not; labels of two methods are not mixed. Give "
+                "energy_key and forces_key to say which are meant"
+            )
 
     def _converted(self, kind: str, name: str, value: Any) -> Any:
-        unit = self._metadata.get("_property_unit_dict", {}).get(name)
-        if unit is None or kind == "stress":
+        units = self._metadata.get("_property_unit_dict", {})
+        unit, energy = units.get(name), units.get(self._names()["energy"])
+        if kind == "stress":
+            return value
+        if unit is None and kind == "forces" and energy is not None and energy_unit(energy) != 1.0:
+            raise ValueError(
+                f"its metadata must say the unit of {name}, as they say that of the energies ({energy}), in _property_unit_dict: "
+                f"forces may be per bohr or per Å"
+            )
+        if unit is None:
             return value
         factor = energy_unit(unit) if kind == "energy" else force_unit(unit)
         return np.asarray(value, dtype=np.float64) * factor
@@ -209,6 +232,17 @@ class AseDatabase(Structures):
         return ValueError(
             f"{self.path} cannot be read as an ASE database ({type(error).__name__}: {error})"
         )
+
+
+def _references_in(row: AtomsRow) -> bool:
+    return any(
+        f"REF_{kind}" in store for store in (row.key_value_pairs, row.data) for kind in KINDS
+    )
+
+
+def _said_by(row: AtomsRow) -> Said:
+    results = {name: row.get(name) for name in all_properties if name in row}
+    return Said.of(row.natoms, {**row.data, **results, **row.key_value_pairs})
 
 
 def _named(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from equipoise.data.extxyz import SUFFIXES, whole_file
 from equipoise.data.inputs import open_input
-from equipoise.data.sources.extxyz_frames import ExtxyzFrames
+from equipoise.data.sources.extxyz_frames import ExtxyzFrames, text_has_references
 from equipoise.data.split import blocks, formulas, split
 from equipoise.data.structures import Structures, Subset
 from equipoise.data.survey import geometry_key
@@ -82,6 +82,8 @@ def divide_file(
     }
     kept, left_out = _without_leaks(rows, keys)
     kept = {name: part for name, part in kept.items() if len(part)}
+    if isinstance(frames, ExtxyzFrames) and frames.references:
+        _check_references(frames, kept, path)
     every = {name: folder / f"{name}.extxyz" for name in NAMES}
     targets = {name: every[name] for name in kept}
     # A test.extxyz of another split beside a train.extxyz of this one would test what was learned.
@@ -127,6 +129,15 @@ def _frames(path: Path) -> tuple[Structures, Callable[[int], str]]:
     graphs = given.graphs
     frames = graphs if isinstance(graphs, Structures) else Subset(graphs, range(len(graphs)))
     return frames, given.text
+
+
+def _check_references(frames: ExtxyzFrames, kept: dict[str, np.ndarray], path: Path) -> None:
+    for name, part in kept.items():
+        if not any(text_has_references(frames.text(row).encode()) for row in part.tolist()):
+            raise ValueError(
+                f"every part of a file with REF_ labels must have some, or its plain labels would be read, of another method; "
+                f"{name} would have none of {path}. Leave structures without REF_ labels out of the file, or divide it otherwise"
+            )
 
 
 def _groups(by: str, frames: Structures, path: Path) -> Sequence[Hashable] | None:

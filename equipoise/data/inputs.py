@@ -42,8 +42,20 @@ class Input:
     file: Path | None = None
     mixed: bool = False
 
-    def text(self, row: int) -> str:
-        """One structure as extxyz: if that is what the file is, with all that it says, its labels under the usual names."""
+    @property
+    def references(self) -> bool:
+        """Whether :meth:`text` writes labels under their REF_ names, for those structures that have any."""
+        graphs = self.graphs
+        copied = self.file is not None and isinstance(graphs, ExtxyzFrames)
+        return copied and graphs.references and not any(graphs.keys.values())
+
+    def text(self, row: int, *, plain: bool = False) -> str:
+        """One structure as extxyz: if that is what the file is, with all that it says, its labels under the usual names.
+
+        Args:
+          row: which structure.
+          plain: write REF_ labels under plain names, as the others have them that are to be in the same file.
+        """
         graphs = self.graphs
         if self.file is None or not isinstance(graphs, ExtxyzFrames):
             structure = (
@@ -53,7 +65,7 @@ class Input:
             )
             about = {key: self.about[key] for key in ("source", "theory") if key in self.about}
             return frame_text(structure, about)
-        if any(graphs.keys.values()):
+        if plain or any(graphs.keys.values()):
             return renamed_text(graphs.atoms(row), graphs.structure(row), graphs.keys)
         return graphs.text(row)
 
@@ -184,14 +196,8 @@ def _frames(path: Path, cutoff: float, keys: dict[str, str | None]) -> ExtxyzFra
     if len(frames) == 0:
         raise ValueError(f"{path} holds no structures")
     check_lazy_labels(frames, every)
-    first = frames.atoms(0).arrays
-    named = [key for key in first if "force" in key.lower() and first[key].shape[1:] == (3,)]
-    if named and not frames.structure(0).knows("forces"):
-        warnings.warn(
-            f"{path} has energies but no forces under a known name; is it one of {', '.join(sorted(named))}? Give forces_key to "
-            f"read it",
-            stacklevel=4,
-        )
+    for text in frames.remarks():
+        warnings.warn(text, stacklevel=4)
     return frames
 
 

@@ -1,23 +1,23 @@
 """Structures from whatever a path is: a file ASE can read, an `.npz` trajectory, a database, HDF5, a mapped folder."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import ase
 import ase.io
-import numpy as np
 
 from equipoise.data import ase_database, hdf5
 from equipoise.data.ase_database import AseDatabase
 from equipoise.data.extxyz import SUFFIXES
 from equipoise.data.hdf5 import Hdf5Structures
 from equipoise.data.mapped import MappedStructures
-from equipoise.data.sources.extxyz_frames import text_has_references
+from equipoise.data.remarks import Said, remarks
+from equipoise.data.sources.extxyz_frames import labels_in_text
 from equipoise.data.sources.trajectory import read_trajectory
 from equipoise.data.structures import KINDS, Report, Structure, Structures, each_structure
 from equipoise.graph import Graph
-from equipoise.graph.ase import find_labels, has_references, only_references
+from equipoise.graph.ase import find_labels, has_references, label_names
 
 
 def read(
@@ -41,13 +41,15 @@ def read(
 
     The last come as a list; the graphs of the others are made when they are asked for. Labels are looked for as
     `Graph.from_ase` does: `REF_energy`, `REF_forces`, `REF_stress` if the file has any of them, else plain `energy`,
-    `forces`, `stress`; with a key given, in that key only. Units must be eV, Å, eV/Å, eV/Å³, unless the file states
+    `forces`, `stress`; with a key given, in that key only, and a stress without a key then only if energy and forces are in
+    their usual ones. Units must be eV, Å, eV/Å, eV/Å³, unless the file states
     others (`.npz`, HDF5, databases). A label that is NaN is missing; so is the force on an atom, if all three components are.
     Structures without any periodic direction are centred at the origin, in float64 (those of a mapped folder are as they
     were written).
 
     Show `Report.of(graphs)` to whoever is about to train on them: a label under an unexpected name is not an error here as long
-    as another kind was found, only a warning that names the candidates.
+    as another kind was found, only a warning that names the candidates. So are plain labels beside `REF_` labels, virials, and
+    a `free_energy` that differs from the energy.
 
     Args:
       path: the file or folder.
@@ -68,25 +70,21 @@ def read(
     if lazy is not None:
         if labelled:
             check_lazy_labels(lazy, keys)
+            _warn(lazy.remarks())
         return lazy
     frames = _frames(path)
-    references = sum(has_references(atoms, keys) for atoms in frames)
-    if 0 < references < len(frames):
-        warnings.warn(
-            f"{len(frames) - references} of {len(frames)} structures of {path} have no REF_ label; plain ones count for nothing "
-            f"in a file with REF_ labels, being those of another method. Give energy_key and forces_key to read others",
-            stacklevel=2,
-        )
+    references = any(has_references(atoms) for atoms in frames)
     graphs = []
     for index, atoms in enumerate(frames):
         try:
-            names = only_references(keys) if references else keys
-            graph = Structure.from_ase(atoms, names).graph(cutoff)
+            graph = Structure.from_ase(atoms, keys, references=references).graph(cutoff)
         except ValueError as error:
             raise ValueError(f"structure {index} of {path}: {error}") from error
         graphs.append(_centred(graph))
     if labelled:
         _check_labels(path, Report.of(graphs), frames, keys)
+        said = [Said.by_atoms(atoms) for atoms in frames]
+        _warn(remarks(said, keys, references=references, where=str(path)))
     return graphs
 
 
@@ -97,7 +95,7 @@ def label_keys(
     forces_key: str | None = None,
     stress_key: str | None = None,
 ) -> dict[str, str]:
-    """Under which key `read` finds each kind of label in the first structure of a file.
+    """Under which key `read` finds each kind of label in a file.
 
     **Returns** such as `{"energy": "REF_energy", "forces": "forces"}`, without the kinds that are
     not there. To be shown: a file may hold energies of two methods, and only its reader knows
@@ -109,16 +107,16 @@ def label_keys(
     lazy = _open(path, 1.0, keys)  # no edges are made
     if lazy is not None:
         return lazy.labels()
-    atoms = next(iter(_frames(path, index=0)))
-    if has_references(atoms, keys) or mentions_references(path):
-        keys = only_references(keys)
-    found = find_labels(atoms, keys)
-    return {kind: keys[kind] or kind for kind, value in found.items() if value is not None}
-
-
-def mentions_references(path: Path) -> bool:
-    """Whether an extxyz file has a REF_ label in any of its frames, without parsing them."""
-    return path.suffix in SUFFIXES and text_has_references(path.read_bytes())
+    if path.suffix in SUFFIXES and path.is_file():
+        return labels_in_text(path.read_bytes(), keys)
+    frames = _frames(path)
+    names = label_names(keys, any(has_references(atoms) for atoms in frames))
+    every = [find_labels(atoms, names) for atoms in frames]
+    return {
+        kind: name
+        for kind, name in names.items()
+        if name is not None and any(found[kind] is not None for found in every)
+    }
 
 
 def _open(path: Path, cutoff: float, keys: dict[str, str | None]) -> Structures | None:
@@ -179,16 +177,19 @@ def check_lazy_labels(graphs: Structures, keys: dict[str, str | None]) -> None:
     )
 
 
-def _frames(path: Path, index: int | str = ":") -> list[ase.Atoms]:
+def _warn(texts: Iterable[str]) -> None:
+    for text in texts:
+        warnings.warn(text, stacklevel=3)
+
+
+def _frames(path: Path) -> list[ase.Atoms]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        frames = ase.io.read(path, index=index)
+        frames = ase.io.read(path, index=":")
     # Every ASE reader fails in its own way: KeyError, IndexError, OSError, ...
     except Exception as error:
         raise ValueError(f"ASE cannot read {path} ({type(error).__name__}: {error})") from error
-    if isinstance(frames, ase.Atoms):  # a single index gives a single structure
-        return [frames]
     if len(frames) == 0:
         raise ValueError(f"{path} holds no structures")
     return frames
@@ -215,30 +216,6 @@ def _check_labels(
             f"forces or stress in {report.structures} structures; {_keys(frames)}. "
             f"Give energy_key and forces_key if they have other names"
         )
-    candidates = sorted(
-        {
-            key
-            for atoms in frames
-            for key, value in atoms.arrays.items()
-            if "force" in key.lower() and np.shape(value) == (len(atoms), 3)
-        }
-    )
-    if report.forces == 0 and candidates:
-        warnings.warn(
-            f"{path} has energies but no forces under a known name; is it one of "
-            f"{', '.join(candidates)}? Give forces_key to read it",
-            stacklevel=3,
-        )
-    if report.stress == 0 and (virials := _virials(frames)):
-        warnings.warn(
-            f"{path} has {', '.join(virials)} but no stress, and virials are not read, since their sign differs from code to code; "
-            f"where W is in eV with ASE's sign reversed, write stress = -W / volume into the file to train on it",
-            stacklevel=3,
-        )
-
-
-def _virials(frames: Sequence[ase.Atoms]) -> list[str]:
-    return sorted({str(key) for a in frames for key in a.info if "virial" in str(key).lower()})
 
 
 def _keys(frames: Sequence[ase.Atoms]) -> str:

@@ -16,9 +16,7 @@ import torch
 from ase.constraints import FixAtoms
 
 from equipoise.graph import Graph, NeighbourList
-from equipoise.graph.ase import find_labels
-
-KINDS = ("energy", "forces", "stress")
+from equipoise.graph.ase import KINDS, find_labels, has_references, label_names
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,12 +62,16 @@ class Structure:
         ]
 
     @classmethod
-    def from_ase(cls, atoms: ase.Atoms, keys: dict[str, str | None]) -> "Structure":
+    def from_ase(
+        cls, atoms: ase.Atoms, keys: dict[str, str | None], *, references: bool | None = None
+    ) -> "Structure":
         """What an ``ase.Atoms`` says, its labels found as :meth:`Graph.from_ase` finds them.
 
         Args:
           keys: "energy", "forces", "stress" -> the one key to look under, or None for the usual places.
+          references: whether the file they are from has REF_ labels, so that plain ones count for nothing; None: whether they have.
         """
+        references = has_references(atoms) if references is None else references
         held = np.zeros(len(atoms), dtype=bool)
         for constraint in atoms.constraints:
             if isinstance(constraint, FixAtoms):
@@ -81,7 +83,7 @@ class Structure:
             pbc=atoms.pbc,
             tags=atoms.arrays.get("tags"),
             fixed=held if held.any() else None,
-            **find_labels(atoms, keys),
+            **find_labels(atoms, label_names(keys, references)),
         )
 
     def centred(self) -> "Structure":
@@ -197,6 +199,10 @@ class Structures(Sequence[Graph], abc.ABC):
     @abc.abstractmethod
     def labels(self) -> dict[str, str]:
         """Kind of label -> the name it has in the file, for those that are there."""
+
+    def remarks(self) -> list[str]:
+        """What a reader of the labels should know of others that are there (:mod:`equipoise.data.remarks`)."""
+        return []
 
     def contents(self) -> str:
         """What there is, labels or not, for the message that no label was found."""

@@ -18,6 +18,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from equipoise.graph.labels import Labels
 
+KINDS = ("energy", "forces", "stress")
+
 
 def read_labels(
     atoms: ase.Atoms,
@@ -30,39 +32,50 @@ def read_labels(
 
     With a key given, only that key is looked for (in info or arrays, then in the
     calculator's results, into which ASE moves some keys); otherwise the three places
-    in the module's docstring are tried in their order. A calculator whose results
-    belong to other positions than these is not believed.
+    in the module's docstring are tried in their order (see :func:`label_names`). A
+    calculator whose results belong to other positions than these is not believed.
 
     **Raises** `ValueError` when a label has the wrong shape or is not finite.
     """
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    return Labels.check(len(atoms), **find_labels(atoms, keys))
+    return Labels.check(len(atoms), **find_labels(atoms, label_names(keys, has_references(atoms))))
 
 
-def find_labels(atoms: ase.Atoms, keys: dict[str, str | None]) -> dict[str, Any]:
-    """Kind of label -> its value, or None; see :func:`read_labels`."""
-    results, stores = calculator_results(atoms), _stores(atoms)
-    if has_references(atoms, keys):
-        keys = only_references(keys)
+def label_names(keys: dict[str, str | None], references: bool) -> dict[str, str | None]:
+    """Kind of label -> the one name to look under; None: it is not looked for.
+
+    A stress that nobody named goes with energy and forces: if these are under other
+    than their usual names, it is taken for that of another method.
+
+    **Arguments**
+
+    - `keys`: kind -> the name that somebody gave, or None.
+    - `references`: whether there are REF_ labels; plain ones then count for nothing.
+    """
+    usual = {kind: f"REF_{kind}" if references else kind for kind in KINDS}
+    names = {kind: keys.get(kind) or usual[kind] for kind in KINDS}
+    # ASE's own names: both energies belong to one calculation.
+    energies = ("REF_energy",) if references else ("energy", "free_energy")
+    alone = names["energy"] not in energies or names["forces"] != usual["forces"]
+    return names | {"stress": None} if alone and not keys.get("stress") else names
+
+
+def find_labels(atoms: ase.Atoms, names: dict[str, str | None]) -> dict[str, Any]:
+    """Kind of label -> its value under the name from :func:`label_names`, or None."""
+    results = calculator_results(atoms)
     found: dict[str, Any] = {}
-    for kind, store in stores.items():
-        key = keys.get(kind)
+    for kind, store in _stores(atoms).items():
+        name = names[kind]
         # ASE has moved the plain ones to the results.
-        places = (store, results) if key else (results, store)
-        values = (place.get(key or kind) for place in places)
+        places = (results, store) if name == kind else (store, results)
+        values = (place.get(name) for place in places)
         found[kind] = next((value for value in values if value is not None), None)
     return found
 
 
-def has_references(atoms: ase.Atoms, keys: dict[str, str | None]) -> bool:
-    """Whether a label that is looked for in the usual places is there under its REF_ name."""
-    stores = _stores(atoms)
-    return any(not keys.get(k) and stores[k].get(f"REF_{k}") is not None for k in stores)
-
-
-def only_references(keys: dict[str, str | None]) -> dict[str, str | None]:
-    """The same keys, and REF_ names where there was none."""
-    return {kind: keys.get(kind) or f"REF_{kind}" for kind in ("energy", "forces", "stress")}
+def has_references(atoms: ase.Atoms) -> bool:
+    """Whether there is a label under its REF_ name."""
+    return any(store.get(f"REF_{kind}") is not None for kind, store in _stores(atoms).items())
 
 
 def _stores(atoms: ase.Atoms) -> dict[str, dict[str, Any]]:

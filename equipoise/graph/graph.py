@@ -156,9 +156,10 @@ class Graph:
     ) -> "Graph":
         """One structure from an `ase.Atoms`, with its labels if it has any.
 
-        Labels are read from `REF_energy` / `REF_forces` / `REF_stress`, else from the
-        calculator's results (where ASE puts the plain keys of an extxyz file), else
-        from plain keys; or from the keys named here and nowhere else. With
+        Labels are read from `REF_energy` / `REF_forces` / `REF_stress` if there is any
+        of these, else from the calculator's results (where ASE puts the plain keys of an
+        extxyz file), else from plain keys; or from the keys named here and nowhere else,
+        with a stress that is not named only where the others have usual names. With
         `labels=False` none are read: right for an engine, where the attached
         calculator is the potential itself.
 

@@ -84,7 +84,9 @@ class DataSection(Section):
         None, description="file only: name of the force label in eV/A; empty: REF_forces, forces"
     )
     stress_key: str | None = Field(
-        None, description="file only: name of the stress in eV/A^3; empty: REF_stress, stress"
+        None,
+        description="file only: name of the stress in eV/A^3; empty: REF_stress, stress, or none where energy_key or forces_key "
+        "is another than these",
     )
 
     @model_validator(mode="before")

@@ -39,7 +39,8 @@ def test_rows_are_read_as_graphs(tmp_path, suffix):
             other = other.replace(positions=other.positions - other.positions.mean(dim=0))
         assert same(graph, other, exact=False)
     assert Report.of(graphs) == Report(6, 4, 4, 1)
-    assert label_keys(tmp_path / f"mixture.{suffix}") == {"energy": "energy", "forces": "forces"}
+    kinds = ("energy", "forces", "stress")
+    assert label_keys(tmp_path / f"mixture.{suffix}") == {kind: kind for kind in kinds}
     assert [g.n_atoms for g in graphs[3:]] == [1, 2, 5]
 
 
@@ -91,7 +92,8 @@ def test_labels_are_looked_for_in_their_order(tmp_path):
     forces = np.full((3, 3), 2.0)
     write(path, [water], data={"REF_forces": forces, "ccsd": -3.0}, key_value_pairs={"dft": -2.0})
     assert label_keys(path) == {"forces": "REF_forces"}
-    (graph,) = read(path, cutoff=CUTOFF)
+    with pytest.warns(UserWarning, match="energy but no REF_energy in 1 of the 1"):
+        (graph,) = read(path, cutoff=CUTOFF)
     assert graph.energy is None and graph.forces.tolist() == forces.tolist()
     (graph,) = read(path, cutoff=CUTOFF, energy_key="energy")
     assert float(graph.energy) == -1.0 and graph.forces.tolist() == forces.tolist()
@@ -99,6 +101,28 @@ def test_labels_are_looked_for_in_their_order(tmp_path):
     assert float(read(path, cutoff=CUTOFF, energy_key="ccsd")[0].energy) == -3.0
     with pytest.raises(ValueError, match="energy key 'mp2'; the first row .*dft.*ccsd.*energy"):
         read(path, cutoff=CUTOFF, energy_key="mp2")
+
+
+@pytest.mark.filterwarnings("ignore:.*no REF_energy")
+def test_reference_labels_of_some_rows_are_those_of_all(tmp_path, monkeypatch):
+    rows = []
+    for number in range(5):
+        water = ase.build.molecule("H2O")
+        water.rattle(0.05, seed=number)
+        water.calc = SinglePointCalculator(water, energy=-1.0)
+        rows.append(water)
+    path = tmp_path / "a.db"
+    write(path, rows)
+    database = ase.db.connect(path, use_lock_file=False)
+    database.update(4, REF_energy=-10.0)
+    graphs = read(path, cutoff=CUTOFF)
+    assert [graph.energy is None for graph in graphs] == [True, True, True, False, True]
+    monkeypatch.setattr("equipoise.data.remarks.LOOKED_AT", 2)
+    graphs = AseDatabase(path, cutoff=CUTOFF)
+    with pytest.raises(ValueError, match="structure 3 of .* has REF_ labels, which rows"):
+        list(graphs)
+    plain = AseDatabase(path, cutoff=CUTOFF, energy_key="energy", forces_key="forces")
+    assert [float(graph.energy) for graph in plain] == [-1.0] * 5
 
 
 def test_no_labels(tmp_path):
@@ -122,6 +146,9 @@ def test_units_of_the_metadata_are_converted(tmp_path):
     assert float(graph.forces[0, 0]) == pytest.approx(EV["kcal/mol"] / 0.529177, rel=1e-5)
     distance = np.linalg.norm(graph.positions[1] - graph.positions[0])
     assert distance == pytest.approx(ase.build.molecule("H2O").get_distance(0, 1), rel=1e-5)
+    database.metadata = {"_property_unit_dict": {"energy": "Hartree"}}
+    with pytest.raises(ValueError, match="must say the unit of forces, as .* energies .Hartree"):
+        AseDatabase(path, cutoff=CUTOFF)[0]
     database.metadata = {"_property_unit_dict": {"energy": "furlong"}}
     with pytest.raises(ValueError, match="unknown unit of energy 'furlong'"):
         AseDatabase(path, cutoff=CUTOFF)[0]

@@ -130,6 +130,20 @@ def test_other_formats_become_text(tmp_path):
         divide_file(tmp_path / "w.npz", tmp_path / "x", train=10, validation=5, by="config_type")
 
 
+def test_no_part_of_a_file_with_reference_labels_is_without(tmp_path):
+    """Plain labels, of another method, would be read of such a part."""
+    some = frames(10)
+    for atoms in some[:5]:
+        atoms.info["energy"] = atoms.info.pop("REF_energy")
+        atoms.arrays.pop("REF_forces")
+    path = write(tmp_path / "some.extxyz", some)
+    with pytest.raises(
+        ValueError, match="REF_ labels must have some.*(train|validation) would have none"
+    ):
+        divide_file(path, tmp_path, train=5, validation=5, by="blocks:5")
+    assert not (tmp_path / "train.extxyz").exists()
+
+
 def test_existing_parts_are_not_overwritten(tmp_path):
     path = write(tmp_path / "all.extxyz", frames(10))
     (tmp_path / "test.extxyz").write_text("precious")

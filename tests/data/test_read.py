@@ -1,5 +1,7 @@
 """Files that ASE reads: which labels are found, and what is refused."""
 
+import warnings
+
 import ase.build
 import ase.io
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from equipoise.data import Report, label_keys, read
+from equipoise.data.inputs import open_input
 from equipoise.data.sources.extxyz_frames import ExtxyzFrames
 from equipoise.graph import batch
 
@@ -204,7 +207,9 @@ def test_plain_labels_beside_reference_labels_are_those_of_another_method(tmp_pa
     for atoms in frames[:2]:
         atoms.info["REF_energy"] = -2080.0
     path = write(tmp_path / "some.xyz", frames)
-    with pytest.warns(UserWarning, match="2 of 4 structures of .* have no REF_ label"):
+    with pytest.warns(
+        UserWarning, match="energy but no REF_energy in 2, forces but no REF_forces in 4 of the 4"
+    ):
         graphs = read(path, cutoff=5.0)
     assert [graph.energy is None for graph in graphs] == [False, False, True, True]
     assert all(graph.forces is None for graph in graphs)
@@ -213,6 +218,82 @@ def test_plain_labels_beside_reference_labels_are_those_of_another_method(tmp_pa
     assert lazy.report() == Report.of(graphs) and lazy.labels() == {"energy": "REF_energy"}
     plain = read(path, cutoff=5.0, energy_key="energy", forces_key="forces")
     assert Report.of(plain).energy == Report.of(plain).forces == 4
+
+
+@pytest.mark.parametrize("key", ["REF_energy", "energy"])
+def test_a_key_does_not_let_plain_forces_in_beside_reference_labels(tmp_path, key):
+    frames = labelled(2)
+    for atoms in frames:
+        atoms.info["REF_energy"] = -2080.0
+    path = write(tmp_path / "some.xyz", frames)
+    with pytest.warns(UserWarning, match="if they are meant, give forces_key forces"):
+        graphs = read(path, cutoff=5.0, energy_key=key)
+    lazy = ExtxyzFrames.of(path, cutoff=5.0, keys={"energy": key})
+    assert Report.of(graphs) == lazy.report() == Report(2, 2, 0, 0)
+    assert label_keys(path, energy_key=key) == lazy.labels() == {"energy": key}
+
+
+def test_labels_that_the_first_structure_lacks_are_named(tmp_path):
+    frames = labelled(1, kinds=("energy",)) + labelled(1)
+    path = write(tmp_path / "late.xyz", frames)
+    ase.io.write(tmp_path / "late.traj", frames)
+    for each in (path, tmp_path / "late.traj"):
+        assert label_keys(each) == {"energy": "energy", "forces": "forces"}
+
+
+def warnings_of(path, **keys):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        graphs = read(path, cutoff=3.0, **keys)
+        open_input(str(path), cutoff=3.0, **keys)
+    texts = [str(each.message).split(" has ", 1)[1] for each in caught]
+    assert texts[: len(texts) // 2] == texts[len(texts) // 2 :]  # read at once, or frame by frame
+    return graphs, texts[: len(texts) // 2]
+
+
+def test_stress_goes_with_energy_and_forces(tmp_path):
+    frames = labelled(2, kinds=("energy", "forces", "stress"), periodic=True)
+    for atoms in frames:
+        atoms.info["dft_energy"] = -9.0
+    path = write(tmp_path / "cu.xyz", frames)
+    graphs, texts = warnings_of(path, energy_key="dft_energy")
+    assert Report.of(graphs) == Report(2, 2, 2, 0)
+    assert len(texts) == 1 and "stress, which is not read" in texts[0] and "stress_key" in texts[0]
+    graphs, texts = warnings_of(path, energy_key="dft_energy", stress_key="stress")
+    assert Report.of(graphs).stress == 2 and not texts
+    graphs, texts = warnings_of(path, energy_key="energy", forces_key="forces")
+    assert Report.of(graphs).stress == 2 and not texts
+
+
+def test_stress_and_virials_under_unknown_names_are_pointed_out(tmp_path):
+    frames = labelled(2, periodic=True)
+    for atoms in frames:
+        atoms.info["virials"] = np.eye(3)
+    graphs, texts = warnings_of(write(tmp_path / "virials.xyz", frames))
+    assert Report.of(graphs).stress == 0
+    assert len(texts) == 1 and "virials but no stress" in texts[0]
+    for atoms in frames:
+        atoms.info["dft_stress"] = atoms.info.pop("virials")
+    graphs, texts = warnings_of(write(tmp_path / "other.xyz", frames))
+    assert len(texts) == 1 and "is it one of dft_stress? Give stress_key" in texts[0]
+
+
+def test_energies_that_forces_do_not_belong_to(tmp_path):
+    """As VASP writes them with electronic smearing."""
+    frames = labelled(2)
+    for atoms in frames:
+        atoms.calc.results["free_energy"] = atoms.calc.results["energy"] - 0.0005
+    path = write(tmp_path / "smeared.xyz", frames)
+    assert warnings_of(path)[1] == []
+    for atoms in frames:
+        atoms.calc.results["free_energy"] -= 0.25
+    path = write(tmp_path / "smeared.xyz", frames)
+    graphs, texts = warnings_of(path)
+    assert float(graphs[0].energy) == pytest.approx(frames[0].calc.results["energy"])
+    assert len(texts) == 1 and "by up to 250 meV" in texts[0] and "free_energy" in texts[0]
+    graphs, texts = warnings_of(path, energy_key="free_energy")
+    assert float(graphs[0].energy) == pytest.approx(frames[0].calc.results["free_energy"])
+    assert texts == []
 
 
 def test_a_bad_structure_is_named_by_its_number(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import lzma
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ import ase.io
 import numpy as np
 from ase.io.extxyz import key_val_str_to_dict
 
+from equipoise.data.remarks import Said, remarks, spread
 from equipoise.data.structures import KINDS, Structure, Structures
 from equipoise.graph import NeighbourList
-from equipoise.graph.ase import only_references
+from equipoise.graph.ase import label_names
 
 _KEPT = 2  # files in memory at a time, decompressed
 # What a Structure holds, and how it is written.
@@ -91,17 +93,21 @@ class ExtxyzFrames(Structures):
             raise ValueError(f"frame {index} of {self} cannot be read: {error}") from error
 
     def structure(self, index: int) -> Structure:
-        found = Structure.from_ase(self.atoms(index), self._names()).centred()
+        atoms = self.atoms(index)
+        found = Structure.from_ase(atoms, self.keys, references=self.references).centred()
         if self.offsets is not None and found.energy is not None:
             found = Structure(**{**vars(found), "energy": found.energy - self.offsets[index]})
         return found.free() if self.free_atoms_only else found
 
     def labels(self) -> dict[str, str]:
-        known, names = self.structure(0), self._names()
-        return {kind: names.get(kind) or kind for kind in KINDS if known.knows(kind)}
+        if len(self.paths) == 1:
+            return labels_in_text(self._file(0)[0], self.keys)
+        known, names = self.structure(0), label_names(self.keys, self.references)
+        return {kind: str(names[kind]) for kind in KINDS if known.knows(kind)}
 
-    def _names(self) -> dict[str, str | None]:
-        return only_references(self.keys) if self.references else self.keys
+    def remarks(self) -> list[str]:
+        said = [Said.by_comment(self.text(row).split("\n", 2)[1]) for row in spread(len(self))]
+        return remarks(said, self.keys, references=self.references, where=str(self))
 
     def contents(self) -> str:
         return f"found are {', '.join(sorted(self.names())) or 'positions only'}"
@@ -157,7 +163,21 @@ def read_text(path: Path) -> bytes:
 
 def text_has_references(text: bytes) -> bool:
     """Whether a frame has a label under its REF_ name, without parsing any."""
-    return any(name in text for name in (b"REF_energy=", b"REF_forces:", b"REF_stress="))
+    return any(_says(text, kind, f"REF_{kind}") for kind in KINDS)
+
+
+def labels_in_text(text: bytes, keys: dict[str, str | None]) -> dict[str, str]:
+    """Kind of label -> its name in an extxyz file, for those that a frame has, without parsing any."""
+    names = label_names(keys, text_has_references(text))
+    return {
+        kind: name for kind, name in names.items() if name is not None and _says(text, kind, name)
+    }
+
+
+def _says(text: bytes, kind: str, name: str) -> bool:
+    pattern = rb'[=":]%s:R:3' if kind == "forces" else rb'\s"?%s"?\s*='
+    # The first question is fast, and settles it for most names that are not there.
+    return name.encode() in text and re.search(pattern % re.escape(name.encode()), text) is not None
 
 
 def frame_starts(text: bytes, path: Path) -> np.ndarray:
