@@ -28,6 +28,7 @@ from ase.data import atomic_numbers
 from equipoise.data.structures import KINDS, Structure, Structures
 from equipoise.data.units import energy_unit, force_unit, length_unit
 from equipoise.graph import NeighbourList
+from equipoise.graph.ase import label_names
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -52,6 +53,7 @@ _KEPT_OPEN = 256  # molecules
 
 UNIT = {"positions": length_unit, "energy": energy_unit, "forces": force_unit}
 FLAT = {"positions": "Å", "cell": "Å", "energy": "eV", "forces": "eV/Å"}
+EXAMPLES = {"positions": "bohr", "cell": "bohr", "energy": "hartree", "forces": "hartree/bohr"}
 
 
 class Hdf5Structures(Structures):
@@ -163,8 +165,8 @@ class _Flat:
             raise ValueError(f"it has offsets but no {' and no '.join(missing)}")
         self.names = {}
         for kind in KINDS:
-            name = keys[kind] or kind
-            if name in file:
+            name = label_names(keys, references=False)[kind]
+            if name is not None and name in file:
                 self.names[kind] = name
             elif keys[kind] is not None:
                 raise ValueError(f"there is no {name!r}; it holds {', '.join(sorted(file))}")
@@ -180,20 +182,26 @@ class _Flat:
             if len(file[name]) != number:
                 raise ValueError(f"{name} must have {number} rows, received {len(file[name])}")
         self.scale = {}
-        energy, forces = self.names.get("energy"), self.names.get("forces")
-        if energy and forces and "forces" not in units and "units" not in file[forces].attrs:
-            stated = _text(file[energy].attrs.get("units", units.get("energy", "eV")))
-            if energy_unit(stated) != 1.0:
-                raise ValueError(
-                    f"{energy!r} is in {stated}, and {forces!r} does not say its unit; set it: "
-                    f"file[{forces!r}].attrs['units'] = '{stated}/bohr', or per Å"
-                )
+        said: dict[str, bool] = {}
         for name, unit in FLAT.items():
-            stored = self.names.get(name, name)
-            if stored in file:
+            stored = self.names.get(name) if name in KINDS else name
+            if stored is not None and stored in file:
                 kind = "positions" if name == "cell" else name
+                said[name] = "units" in file[stored].attrs or kind in units
                 stated = file[stored].attrs.get("units", units.get(kind, unit))
                 self.scale[name] = UNIT[kind](_text(stated))
+        for pair in (("energy", "forces"), ("positions", "cell")):
+            self._check_stated(pair, said)
+
+    def _check_stated(self, pair: tuple[str, str], said: dict[str, bool]) -> None:
+        """Where one of two is in units of its own, nobody can guess those of the other."""
+        for name, other in (pair, pair[::-1]):
+            if name in said and not said[name] and self.scale.get(other, 1.0) != 1.0:
+                mine, theirs = (self.names.get(each, each) for each in (name, other))
+                raise ValueError(
+                    f"{theirs!r} is in other units than eV and Å, and {mine!r} does not say its unit; set it, such as "
+                    f"file[{mine!r}].attrs['units'] = {EXAMPLES[name]!r}"
+                )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -315,10 +323,9 @@ def _unit(data: Any, kind: str, given: dict[str, str]) -> str:
     published = POSITIONS if kind == "positions" else LABELS[kind]
     unit = data.attrs.get("units", given.get(kind, published.get(data.name.rpartition("/")[2])))
     if unit is None:
-        example = "hartree" if kind == "energy" else "hartree/bohr"
         raise ValueError(
             f"the unit of {data.name} is not known; set its attribute 'units', or give "
-            f"units={{{kind!r}: {example!r}}} to Hdf5Structures"
+            f"units={{{kind!r}: {EXAMPLES[kind]!r}}} to Hdf5Structures"
         )
     return _text(unit)
 

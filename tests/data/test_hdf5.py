@@ -85,19 +85,23 @@ def test_flat_units_are_converted(tmp_path):
 def test_forces_beside_energies_that_state_another_unit_must_state_theirs(tmp_path):
     path = flat(tmp_path / "a.h5", units={"energy": "hartree"})
     with pytest.raises(
-        ValueError, match=r"'energy' is in hartree, and 'forces' does not say its unit"
+        ValueError, match="'energy' is in other units than eV.* 'forces' does not say its unit"
     ):
         Hdf5Structures(path, cutoff=CUTOFF)
     given = Hdf5Structures(path, cutoff=CUTOFF, units={"forces": "hartree/bohr"})
     stated = flat(tmp_path / "b.h5", units={"energy": "hartree", "forces": "hartree/bohr"})
     other = Hdf5Structures(stated, cutoff=CUTOFF)
     np.testing.assert_allclose(given.structure(3).forces, other.structure(3).forces)
+    for stated, silent in (({"forces": "hartree/bohr"}, "energy"), ({"positions": "bohr"}, "cell")):
+        with pytest.raises(ValueError, match=f"'{silent}' does not say its unit"):
+            Hdf5Structures(flat(tmp_path / f"{silent}.h5", units=stated), cutoff=CUTOFF)
 
 
 def test_other_names_in_the_flat_layout(tmp_path):
     path = flat(tmp_path / "a.hdf5", ccsd=np.arange(6.0))
     graphs = read(path, cutoff=CUTOFF, energy_key="ccsd")
     assert [float(graph.energy) for graph in graphs] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert Report.of(graphs) == Report(6, 6, 4, 0)  # the stress may be that of another method
     with pytest.raises(ValueError, match="no 'mp2'; it holds ccsd, cell"):
         read(path, cutoff=CUTOFF, energy_key="mp2")
 
