@@ -1,6 +1,7 @@
 """`tensorboard/`: the rows of `log.csv` once more, for TensorBoard."""
 
 import math
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +48,7 @@ class TensorBoard:
         """**Raises** `SavingError` if the disk refuses."""
         try:
             if self._writer is None:
+                self._wait_for_a_new_name()
                 self._writer = self._open()
             for column, value in asdict(row).items():
                 if column in TAGS and math.isfinite(value):  # NaN: there was no such label
@@ -54,6 +56,12 @@ class TensorBoard:
             self._writer.flush()
         except OSError as error:
             raise saving_error(self.folder, error) from error
+
+    def _wait_for_a_new_name(self) -> None:
+        # Readers take files in the order of their names: the second, then numbers without leading zeros, of which
+        # "10" comes before "9" and a later file before the one it corrects.
+        while any(self.folder.glob(f"*.{int(time.time()):010d}.*")):
+            time.sleep(0.05)
 
     def __enter__(self) -> "TensorBoard":
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from equipoise.train import Recipe, fit
 from equipoise.train.log import Row
@@ -39,7 +40,11 @@ def test_one_row(tmp_path: Path) -> None:
     assert found["energy_mae_mev/valid"] == [(5, 11.0)]
 
 
-def test_rows_beyond_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+def test_rows_beyond_the_checkpoint_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The number that ends the names of a process goes from 9 to 10 between the files.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
     for after, steps in ((-1, (5, 10, 15)), (5, (10, 15, 20))):
         with TensorBoard(tmp_path, after=after) as board:
             for step in steps:
