@@ -63,6 +63,10 @@ SCHEMES = {
     "quadratic x1": joint(Quadratic(), 1, 0),
     "aspc1 x2": joint(ASPC(k=1), 2, 0),
     "aspc2 x2": joint(ASPC(k=2), 2, 0),
+    "aspc3 x2": joint(ASPC(k=3), 2, 0),
+    "aspc4 x2": joint(ASPC(k=4), 2, 0),
+    "aspc4 x3": joint(ASPC(k=4), 3, 0),
+    "aspc8 x3": joint(ASPC(k=8), 3, 0),
     "aspc2 x3": joint(ASPC(k=2), 3, 0),
     "quadratic x2": joint(Quadratic(), 2, 0),
     "last x2 +8": joint(Last(), 2, 8),
@@ -96,6 +100,8 @@ def simulate(
     steps: int,
     timestep: float,
     temperature: float,
+    work_every: int = 0,
+    stretch: tuple[int, int, float] | None = None,
 ) -> tuple[dict[str, float], np.ndarray]:
     """(what is reported, h(r))."""
     options = dict(scheme)
@@ -111,10 +117,15 @@ def simulate(
     )
     atoms = start.copy()
     atoms.set_momenta(thermal_momenta(atoms, temperature, np.random.default_rng(0)))
+    if stretch is not None:
+        heat_bond(atoms, *stretch)
     atoms.calc = calculator
+    tight = Anderson(tolerance=1e-8, max_passes=200)
+    exact = EquipoiseCalculator(load(model, dtype="float64", solver=tight, adjoint=tight))
+    work, wrong = 0.0, []
     integrator = VelocityVerlet(atoms, timestep * units.fs)
     total, plain, residuals, adjoint_residuals, seconds, frames = [], [], [], [], [], []
-    for _ in track(range(steps), description=f"{steps} steps"):
+    for step in track(range(steps), description=f"{steps} steps"):
         began = time.perf_counter()
         integrator.run(1)
         seconds.append(time.perf_counter() - began)
@@ -123,6 +134,10 @@ def simulate(
         residuals.append(calculator.residual)
         adjoint_residuals.append(calculator.adjoint_residual)
         frames.append(atoms.positions.copy())
+        if work_every and step % work_every == 0:
+            wrong.append(atoms.get_forces() - exact.get_forces(atoms))
+            power = float((wrong[-1] * atoms.get_velocities()).sum())
+            work += power * work_every * timestep * units.fs
     count = calculator.statistics
     after = steps // 50  # the start-up, with its solves, is not the question
     times = np.arange(steps)[after:] * timestep / 1000  # ps
@@ -135,6 +150,10 @@ def simulate(
             f"{name}_standard_error": error,
             f"{name}_scatter_mev_per_atom": scatter,
         }
+    if work_every:
+        per_atom_per_ps = 1e3 * work / len(atoms) / (steps * timestep / 1000)
+        line["work_of_errors_mev_per_atom_per_ps"] = per_atom_per_ps
+        line["force_error_mev_per_angstrom"] = 1e3 * float(np.sqrt(np.square(wrong).mean()))
     line["reversal_error_angstrom"] = out_and_back(atoms, integrator, calculator)
     return line | {
         "passes": count.passes / count.calls,
@@ -145,6 +164,19 @@ def simulate(
         "adjoint_residual_median": float(np.median(adjoint_residuals)),
         "milliseconds_per_step": 1e3 * float(np.median(seconds)),
     }, distribution(np.array(frames))
+
+
+def heat_bond(atoms: ase.Atoms, one: int, other: int, energy: float) -> None:
+    """Give a bond ``energy``, eV, on top of what its stretching has: the atoms move apart, their centre of mass does not."""
+    masses, momenta = atoms.get_masses(), atoms.get_momenta()
+    along = atoms.positions[one] - atoms.positions[other]
+    along /= np.linalg.norm(along)
+    reduced = masses[one] * masses[other] / (masses[one] + masses[other])
+    speed = float((momenta[one] / masses[one] - momenta[other] / masses[other]) @ along)
+    kick = reduced * (np.sqrt(speed**2 + 2 * energy / reduced) - speed) * along
+    momenta[one] += kick
+    momenta[other] -= kick
+    atoms.set_momenta(momenta)
 
 
 def out_and_back(atoms: ase.Atoms, integrator, calculator, steps: int = 100) -> float:
@@ -171,7 +203,9 @@ def slope_of(times: np.ndarray, values: np.ndarray) -> tuple[float, float, float
 
 def plot(results: dict[str, dict], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for line in results.values():
+    for key, line in results.items():
+        if "hot bond" in key:
+            continue
         drift = max(abs(line["drift_mev_per_atom_per_ps"]), 1e-5)
         passes = (line["passes"] + line["adjoint_passes"]) / 2
         marker = "o" if " x" in line["scheme"] else "s"
@@ -197,11 +231,17 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=300.0, help="K")
     parser.add_argument("--dtypes", choices=["float32", "float64"], nargs="+", default=["float64"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=int, default=0, metavar="N", help="see above")
+    parser.add_argument("--stretch", nargs=3, metavar=("I", "J", "E"), help="see above")
     parser.add_argument("--compile", action="store_true", help="minutes, then twice as fast")
     parser.add_argument("--only", nargs="+", choices=list(SCHEMES), default=list(SCHEMES))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results: dict[str, dict] = {}
+    stretch, kind = None, ", work of errors" if arguments.work else ""
+    if arguments.stretch:
+        one, other, energy = arguments.stretch
+        stretch, kind = (int(one), int(other), float(energy)), f"{kind}, hot bond"
     data = rmd17(
         arguments.molecule, cutoff=load(arguments.model).cutoff, folder=arguments.data_folder
     )
@@ -216,15 +256,17 @@ def main() -> None:
                     start, arguments.model, SCHEMES[name], dtype=dtype,
                     compiled=arguments.compile, timestep=timestep,
                     steps=round(1000 * arguments.picoseconds / timestep), temperature=arguments.temperature,
+                    work_every=arguments.work, stretch=stretch,
                 )  # fmt: skip
                 first = distances if first is None else first
                 line["h_of_r_apart_from_first"] = apart(distances, first)
-                results[f"{name}, {timestep:g} fs, {dtype}"] = {"scheme": name} | line
+                results[f"{name}, {timestep:g} fs, {dtype}{kind}"] = {"scheme": name} | line
                 print(
                     f"{dtype} {timestep:4.2f} fs {name:16s} passes {line['passes']:4.1f} + {line['adjoint_passes']:4.1f}  "
                     f"drift {line['drift_mev_per_atom_per_ps']:+8.4f} ± {line['drift_standard_error']:.4f}  "
                     f"of E {line['drift_of_plain_energy_mev_per_atom_per_ps']:+8.4f}  residual {line['residual_median']:.1e} "
                     f"max {line['residual_max']:.1e}  retries {line['joint_retries']}  "
+                    f"work {line.get('work_of_errors_mev_per_atom_per_ps', np.nan):+.4f}  "
                     f"{line['milliseconds_per_step']:5.1f} ms  back {line['reversal_error_angstrom']:.1e} Å  "
                     f"h(r) {line['h_of_r_apart_from_first']:.3f}",
                     flush=True,

@@ -93,21 +93,20 @@ def md(
         ),
     ] = True,
     passes: Annotated[
-        str | None,
+        str,
         typer.Option(
-            metavar="INTEGER|auto",
-            help="Joint passes of state and adjoint per step, from the guess of an always stable "
-            "predictor, instead of solves to the tolerance of the model. auto: 2, or as many as the "
-            "contraction of the model asks for.",
+            metavar="INTEGER|auto|solve",
+            help="Joint passes of state and adjoint per step, from a guess that is reversible in time. auto: 2, or as "
+            "many as the contraction of the model asks for. solve: every step to the tolerance of the model.",
         ),
-    ] = None,
+    ] = "auto",
     secants: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="With a number of --passes: differences of earlier passes that accelerate the next. 0: none; the "
-            "dynamics is then reversible in time to a higher order.",
-            show_default="8",
+            help="With a number of --passes: differences of earlier passes that accelerate the next. Smaller residuals, "
+            "and a drift: such steps are not reversible in time.",
+            show_default="0; with --until 8",
         ),
     ] = None,
     until: Annotated[
@@ -264,19 +263,21 @@ def _passes_per_call(statistics: CalculatorStatistics) -> float:
     return (statistics.passes + statistics.adjoint_passes) / max(statistics.calls, 1)
 
 
-def _joint(passes: str | None, secants: int | None, until: float | None) -> Joint | str | None:
-    if passes is None or passes == "auto":
+def _joint(passes: str, secants: int | None, until: float | None) -> Joint | str | None:
+    if passes in ("auto", "solve"):
         for option, value in (("--until", until), ("--secants", secants)):
             if value is not None:
                 raise ValueError(
-                    f"{option} goes with a number of --passes; received {option} {value:g}"
-                    + (" without" if passes is None else " and --passes auto")
+                    f"{option} goes with a number of --passes; received {option} {value:g} and --passes {passes}"
                 )
-        return passes
+        return None if passes == "solve" else passes
     if not passes.isdecimal() or int(passes) < 1:
-        raise ValueError(f"--passes must be an integer, at least 1, or auto, received {passes!r}")
-    recycled = Joint.recycled if secants is None else secants
-    return Joint(passes=int(passes), recycled=recycled, tolerance=until)
+        raise ValueError(
+            f"--passes must be an integer, at least 1, or auto, or solve, received {passes!r}"
+        )
+    if secants is None:
+        secants = 0 if until is None else 8
+    return Joint(passes=int(passes), recycled=secants, tolerance=until)
 
 
 def _steps(duration: str, timestep: float) -> int:

@@ -42,15 +42,15 @@ class Joint:
     Attributes:
       passes: evaluations of L, the one for the derivatives included; with a tolerance, at most so many.
       tolerance: of the residuals (relative, as in :class:`Solution`). Once a pass has found both at or below it for every
-        structure, the next is the last. None: all the passes, which a simulation without drift may need: then every step treats
-        errors alike.
-      recycled: secants kept; memory is 4 states each. 0 keeps none: plain passes, reversible in time if the guess is.
+        structure, the next is the last. None: all the passes, so that every step of a simulation treats errors alike.
+      recycled: secants kept; memory is 4 states each. They leave a tenth of the residual, and know a past only: the energy of a
+        simulation drifts with them. 0 keeps none: plain passes, reversible in time to the order that the guess is.
       max_residual: above which (relative, as in :class:`Solution`) a structure counts as not converged: the guess was no
         guess.
     """
 
     passes: int = 2
-    recycled: int = 8
+    recycled: int = 0
     max_residual: float = 0.03
     tolerance: float | None = None
 
@@ -89,7 +89,7 @@ class JointIteration:
         self.settings, self.inner = settings, inner
         # Detached: the passes make leaves of them, and the start is somebody else's.
         self.value, self.adjoint = start.value.detach(), start.adjoint.detach()
-        self._secants = start.secants or (None, None)
+        self._secants = (start.secants if settings.recycled else None) or (None, None)
         self._before: tuple[tuple[Tensor, Tensor], ...] | None = None
         self._passed = 0
         self.last = settings.passes == 1

@@ -21,7 +21,7 @@ from ase.calculators.calculator import (
 from ase.data import chemical_symbols
 
 from equipoise.deq import Joint, Solution
-from equipoise.deq.predictors import ASPC
+from equipoise.engines.passes import memory_for, reversible_passes
 from equipoise.engines.warm_start import WarmStart
 from equipoise.graph import Graph, NeighbourList
 from equipoise.potentials import (
@@ -34,6 +34,7 @@ from equipoise.potentials import (
 )
 
 # Of the last call, in a checkpoint beside results and memory.
+PATIENCE = 10  # structures in a row for which joint passes were too few
 STATE = ("passes", "adjoint_passes", "residual", "adjoint_residual", "correction")
 
 
@@ -72,9 +73,12 @@ class EquipoiseCalculator(Calculator):
       nothing, or a `WarmStart` with choices of its own.
     - `joint`: a `Joint`: along a smooth trajectory, a fixed number of joint passes from
       the guess instead of solves to the tolerance. Where its `max_residual` is exceeded,
-      and until the memory is full, there is a solve all the same. None: always solve.
-      Needs `warm_start`, whose predictor then should be an `ASPC` (the default becomes
-      one).
+      and until the memory is full, there is a solve all the same. "auto": as few as keep
+      the energy, from the contraction at the first structure, or None where solves are
+      cheaper; see `engines.passes`. With a warning it becomes None later, when they were
+      too few ten times in a row. None: always solve. With `warm_start=True` the guess
+      is the most reversible one that so many passes keep stable; "auto" with any other
+      `warm_start` means None.
     - `history_free`: passes from nothing, and the exact gradient of what these give:
       conservative whatever came before, but slow, and another potential than the one
       that is solved. For reference.
@@ -121,7 +125,7 @@ class EquipoiseCalculator(Calculator):
         potential: Potential | str | PathLike[str],
         *,
         warm_start: bool | WarmStart = True,
-        joint: Joint | None = None,
+        joint: Joint | str | None = None,
         history_free: int | None = None,
         skin: float = 0.5,
         unconverged: str = "error",
@@ -150,18 +154,23 @@ class EquipoiseCalculator(Calculator):
                 "compare them anyway"
             )
         self.potential = potential.eval()
+        if not (joint is None or joint == "auto" or isinstance(joint, Joint)):
+            raise ValueError(f'joint must be a Joint, "auto" or None, received {joint!r}')
+        if joint == "auto" and (warm_start is not True or history_free is not None):
+            joint = None
         if history_free is not None and (joint is not None or history_free < 1):
             raise ValueError(
                 f"history_free must be at least 1 pass, and goes without joint, received {history_free} and {joint}"
             )
         if joint is not None and warm_start is False:
             raise ValueError("joint passes start from a guess, received warm_start=False")
-        self.joint = joint
+        self.joint = joint if isinstance(joint, Joint) else None
         self.history_free = history_free
+        self._asked = joint if warm_start is True else None  # until there is a structure
+        self._may_give_up = joint == "auto"
+        self.misses = 0
         if isinstance(warm_start, bool):
-            predictor = None if joint is None else ASPC()
-            wanted = warm_start and history_free is None
-            self.warm_start = WarmStart(predictor) if wanted else None
+            self.warm_start = WarmStart() if warm_start and history_free is None else None
         else:
             self.warm_start = warm_start
         self.neighbours = NeighbourList(self.potential.cutoff, skin)
@@ -220,6 +229,7 @@ class EquipoiseCalculator(Calculator):
             )
         try:
             graph = self._graph(self.atoms)
+            self._choose(graph)
             if self.compile and not self.potential.compiled:
                 self._compile(graph)
             prediction, warm, retried = self._solve(graph, stress)
@@ -230,11 +240,28 @@ class EquipoiseCalculator(Calculator):
             raise
         if self.warm_start is not None:
             self.warm_start.remember(graph, prediction.equilibrium)
+        if self.misses >= PATIENCE and self._may_give_up:
+            warnings.warn(
+                f"residuals were above {self.joint.max_residual:g} after {self.joint.passes} joint passes in {self.misses} "
+                "steps in a row: every step is solved to the tolerance from now on",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self._give_up()
         self.graph = graph
         self._count(prediction, warm, retried)
         # Between two calls at one geometry what is known stays as it is: a second
         # solve would move it by a fraction of the tolerance.
         self.results = results | self.results
+
+    def choose_passes(self, atoms: ase.Atoms) -> None:
+        """Decide about the passes and the memory for a trajectory from `atoms` now.
+
+        The first calculation does it otherwise.
+
+        **Raises** `ValueError` if `joint` has too few passes for this network.
+        """
+        self._choose(self._graph(atoms))
 
     def cold_passes(self) -> tuple[int, int]:
         """Passes (equilibrium, adjoint) that the last structure takes from nothing.
@@ -261,6 +288,7 @@ class EquipoiseCalculator(Calculator):
             state[f"results.{name}"] = np.asarray(value)
         for name in STATE:
             state[name] = np.asarray(getattr(self, name))
+        state["misses"] = np.asarray(self.misses)
         return state
 
     def restore(self, atoms: ase.Atoms, state: Mapping[str, np.ndarray]) -> None:
@@ -276,6 +304,10 @@ class EquipoiseCalculator(Calculator):
                 f"a calculator state must hold {', '.join(STATE)}, received one "
                 f"without {', '.join(missing)}"
             )
+        self.choose_passes(atoms)
+        self.misses = int(state.get("misses", 0))  # not in those of 0.2
+        if self.misses >= PATIENCE and self._may_give_up:
+            self._give_up()
         if self.warm_start is not None:
             self.warm_start.restore(_under("warm_start.", state), device=self.potential.device)
         self.atoms = atoms.copy()
@@ -288,6 +320,18 @@ class EquipoiseCalculator(Calculator):
         for name in ("residual", "adjoint_residual", "correction"):
             setattr(self, name, float(state[name]))
         self.graph = self._graph(self.atoms)
+
+    def _choose(self, graph: Graph) -> None:
+        if isinstance(self._asked, Joint):
+            self.warm_start = memory_for(self._asked, self.potential, graph)
+        elif self._asked is not None:
+            found = reversible_passes(self.potential, graph)
+            if found is not None:
+                self.joint, self.warm_start = found
+        self._asked = None
+
+    def _give_up(self) -> None:
+        self.joint, self.warm_start, self._may_give_up = None, WarmStart(), False
 
     def _graph(self, atoms: ase.Atoms) -> Graph:
         known = self.potential.elements
@@ -325,11 +369,13 @@ class EquipoiseCalculator(Calculator):
             count = self._statistics
             try:
                 prediction = self.potential(graph, start=start, joint=self.joint, stress=stress)
+                self.misses = 0
                 self._statistics = replace(count, joint_calls=count.joint_calls + 1)
                 return prediction
             except UnconvergedError as error:
                 self._spent(error.solution)
                 self._statistics = replace(count, joint_retries=count.joint_retries + 1)
+                self.misses += 1
         return self.potential(graph, start=start, stress=stress, unconverged="error")
 
     def _spent(self, solution: Solution) -> None:

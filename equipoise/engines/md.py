@@ -18,16 +18,15 @@ from ase.io import jsonio
 from rich.console import Console
 
 from equipoise.deq import Joint
-from equipoise.deq.predictors import stable_scheme
 from equipoise.engines.ase import EquipoiseCalculator
 from equipoise.engines.ensembles import Bath, check_ensemble
 from equipoise.engines.md_run import MDRun, MDSettings
 from equipoise.engines.md_summary import MDSummary, describe_model
+from equipoise.engines.passes import longest_step_fs
 from equipoise.engines.progress import LiveLine
 from equipoise.engines.warm_start import WarmStart
 from equipoise.engines.watchdog import SimulationInterrupted, SimulationStopped, Watchdog
-from equipoise.graph import Graph
-from equipoise.potentials import Potential, load
+from equipoise.potentials import Potential
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def run_md(
     trajectory_every: int = 10,
     checkpoint_every: int = 100,
     warm_start: bool | WarmStart = True,
-    joint: Joint | str | None = None,
+    joint: Joint | str | None = "auto",
     history_free: int | None = None,
     cold_sample: int = 0,
     watchdog: Watchdog | None = None,
@@ -98,11 +97,9 @@ def run_md(
     - `seed`: of the velocities and of the thermostat.
     - `log_every`, `trajectory_every`, `checkpoint_every`: steps, at least 1; there is a
       checkpoint every minute, too.
-    - `warm_start`: as for `EquipoiseCalculator`. The number of passes depends on it,
-      and the trajectory within the solver's tolerance.
-    - `joint`, `history_free`: as for `EquipoiseCalculator`; `joint` may also be "auto":
-      the number of passes, at least 2, and the predictor that these keep stable, from the
-      contraction of the network at the start (`deq.predictors.stable_scheme`).
+    - `joint`, `warm_start`, `history_free`: as for `EquipoiseCalculator`. How many passes a
+      step takes depends on them, and what these leave of the residual. "auto" means None
+      for steps too long for the lightest atom, 0.5 fs with hydrogen.
     - `cold_sample`: on this many frames along the run also count the passes from
       nothing. Costs that many solves, and disturbs nothing.
     - `watchdog`: when to stop; see `Watchdog`. `unconverged`: "error" stops at a failed
@@ -150,8 +147,9 @@ def run_md(
     check_ensemble(ensemble, atoms, bath)
     if velocities not in ("thermal", "keep"):
         raise ValueError(f'velocities must be "thermal" or "keep", received {velocities!r}')
-    if isinstance(joint, str):
-        joint, warm_start = _automatic(joint, atoms, potential, warm_start)
+    # With rounding to spare: masses of the lightest atom may come from a file.
+    if joint == "auto" and timestep_fs > 1.01 * longest_step_fs(atoms.get_masses()):
+        joint = None
     calculator = EquipoiseCalculator(
         potential,
         warm_start=warm_start,
@@ -167,6 +165,7 @@ def run_md(
             f"injection.norm={calculator.potential.config.injection.norm!r}, through which every atom feels every "
             "other one however far; train with potential.injection.norm=per_atom"
         )
+    calculator.choose_passes(atoms)
     memory = calculator.warm_start
     model = describe_model(calculator.potential)
     settings = MDSettings(
@@ -178,7 +177,7 @@ def run_md(
         log_every=log_every,
         trajectory_every=trajectory_every,
         warm_start="none" if memory is None else repr(memory.predictor),
-        passes=_passes(joint, history_free),
+        passes=_passes(calculator.joint, history_free),
         unconverged=unconverged,
         model=model["fingerprint"],
         structure=_structure(atoms, keep=velocities == "keep"),
@@ -212,31 +211,6 @@ def run_md(
     finally:
         run.close()
     return MDResult(atoms=run.atoms, folder=run.folder, summary=summary)
-
-
-def _automatic(
-    word: str,
-    atoms: ase.Atoms,
-    model: Potential | str | PathLike[str],
-    warm_start: bool | WarmStart,
-) -> tuple[Joint, WarmStart]:
-    """As many joint passes as it takes here, and what they start from."""
-    if word != "auto":
-        raise ValueError(f'joint must be a Joint, "auto" or None, received {word!r}')
-    if warm_start is not True:
-        raise ValueError(
-            f'joint="auto" chooses the predictor itself, received warm_start={warm_start!r}; leave that out'
-        )
-    potential = model if isinstance(model, Potential) else load(model)
-    contraction = potential.eval().contraction(
-        Graph.from_ase(atoms, potential.cutoff, labels=False).to(potential.device)
-    )
-    if contraction is None:
-        raise ValueError(
-            'joint="auto" measures how an equilibrium contracts, and this potential has none; leave joint out'
-        )
-    predictor, passes = stable_scheme(float(contraction.max()))
-    return Joint(passes=passes), WarmStart(predictor)
 
 
 def _passes(joint: Joint | None, history_free: int | None) -> str:

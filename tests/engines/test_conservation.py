@@ -38,19 +38,28 @@ def ethanol(potential: Potential) -> ase.Atoms:
 
 
 def follow(folder: Path, potential: Potential, atoms: ase.Atoms, steps: int, **options) -> Followed:
-    options = {"temperature_k": 300.0, "timestep_fs": 0.5, "seed": 3, "progress": False} | options
+    """Solves to the tolerance unless ``options`` say otherwise."""
+    options = {
+        "temperature_k": 300.0,
+        "timestep_fs": 0.5,
+        "seed": 3,
+        "progress": False,
+        "joint": None,
+    } | options
     result = run_md(atoms, potential, steps=steps, folder=folder, checkpoint_every=1000, **options)
     table = np.genfromtxt(folder / "log.csv", delimiter=",", names=True)
     return Followed(result.atoms, table["total_ev"], table["kinetic_ev"], result.summary)
 
 
-def there_and_back(folder: Path, potential: Potential, atoms: ase.Atoms, steps: int) -> float:
+def there_and_back(
+    folder: Path, potential: Potential, atoms: ase.Atoms, steps: int, **options
+) -> float:
     """Largest distance in Angstrom of an atom from where it began."""
     start = follow(folder / "start", potential, atoms, 0).atoms
-    there = follow(folder / "there", potential, start, steps, velocities="keep").atoms
+    there = follow(folder / "there", potential, start, steps, velocities="keep", **options).atoms
     turned = there.copy()
     turned.set_momenta(-there.get_momenta())
-    back = follow(folder / "back", potential, turned, steps, velocities="keep").atoms
+    back = follow(folder / "back", potential, turned, steps, velocities="keep", **options).atoms
     assert np.abs(there.positions - start.positions).max() > 0.03
     np.testing.assert_allclose(back.get_momenta(), -start.get_momenta(), atol=1e-3)
     return float(np.linalg.norm(back.positions - start.positions, axis=1).max())
@@ -94,3 +103,20 @@ def test_the_shipped_potential(tmp_path):
     total = [each.summary.mean_passes + each.summary.mean_adjoint_passes for each in (warm, cold)]
     assert total[0] < 0.7 * total[1]
     assert there_and_back(tmp_path, potential, atoms, 200) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_shipped_potential_at_two_passes_a_step(tmp_path):
+    """What `equipoise md` does by itself."""
+    potential = equipoise.load(SHIPPED, dtype=torch.float64)
+    atoms = ethanol(potential)
+    few = follow(tmp_path / "few", potential, atoms, 400, joint="auto")
+    solved = follow(tmp_path / "solved", potential, atoms, 400)
+    assert few.summary.warm_start == "ASPC(k=4)"
+    assert few.summary.mean_passes < 2.2  # the first steps are solved
+    assert few.summary.mean_adjoint_passes < 2.2
+    assert apart(few, solved) < 0.5  # of the whole molecule
+    assert (
+        abs(few.summary.drift_mev_per_atom_per_ps - solved.summary.drift_mev_per_atom_per_ps) < 0.05
+    )
+    assert there_and_back(tmp_path, potential, atoms, 200, joint="auto") < 1e-3

@@ -150,10 +150,10 @@ def test_a_tolerance_stops_where_both_residuals_are_small():
 def test_the_start_stays_what_it_was_and_may_be_of_another_precision():
     model, graph = potential(), molecule()
     start = disturbed(model(graph).equilibrium, 0.01)
-    found = model(graph, start=start, joint=Joint(passes=3))
+    found = model(graph, start=start, joint=Joint(passes=3, recycled=4))
     assert not start.value.requires_grad and not start.adjoint.requires_grad
     rounded = replace(start, value=start.value.float(), adjoint=start.adjoint.float())
-    again = model(graph, start=rounded, joint=Joint(passes=3))
+    again = model(graph, start=rounded, joint=Joint(passes=3, recycled=4))
     torch.testing.assert_close(again.energy, found.energy, rtol=0, atol=1e-7)
     # With secants, which go on from one to the next.
     halves = [
@@ -161,4 +161,4 @@ def test_the_start_stays_what_it_was_and_may_be_of_another_precision():
         for each in found.equilibrium.secants
     ]
     start = replace(found.equilibrium, secants=tuple(halves))
-    assert model(graph, start=start, joint=Joint()).equilibrium.converged
+    assert model(graph, start=start, joint=Joint(recycled=4)).equilibrium.converged

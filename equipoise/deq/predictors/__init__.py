@@ -17,4 +17,5 @@ from equipoise.deq.predictors.polynomial import Quadratic as Quadratic
 from equipoise.deq.predictors.predictor import FixedCoefficients as FixedCoefficients
 from equipoise.deq.predictors.predictor import Predictor as Predictor
 from equipoise.deq.predictors.stability import passes_needed as passes_needed
+from equipoise.deq.predictors.stability import stable_guess as stable_guess
 from equipoise.deq.predictors.stability import stable_scheme as stable_scheme

@@ -3,6 +3,8 @@
 from equipoise.deq.predictors.aspc import ASPC
 from equipoise.deq.predictors.predictor import FixedCoefficients, Predictor
 
+# Energies of simulations drift with the guesses of lower orders, through errors of odd order 2k + 3 in the step.
+LOWEST = 3
 HIGHEST = 4  # orders beyond gain next to nothing and ask for more passes
 
 
@@ -43,18 +45,36 @@ def passes_needed(contraction: float, predictor: Predictor) -> int:
     return passes
 
 
+def stable_guess(contraction: float, passes: int) -> ASPC:
+    """The predictor of highest order, at most four, that so many passes per step keep stable.
+
+    Args:
+      contraction: ρ, as for :func:`passes_needed`, of the problems to come; measured on one of them.
+      passes: per step, at least 1.
+
+    Raises:
+      ValueError: if they are too few for any order; and see :func:`passes_needed`.
+    """
+    needed = [passes_needed(contraction, ASPC(k)) for k in range(HIGHEST + 1)]
+    if passes < needed[0]:
+        raise ValueError(
+            f"passes must keep errors from growing, received {passes} for a map that contracts by {contraction:.2f} a pass; "
+            f"take at least {needed[0]}, better {needed[LOWEST]}, or solve to a tolerance"
+        )
+    return ASPC(max(k for k, each in enumerate(needed) if each <= passes))
+
+
 def stable_scheme(contraction: float, *, passes: int = 2) -> tuple[ASPC, int]:
     """The predictor of highest order, at most four, that so many passes per step keep stable, and how many passes these are.
 
-    More passes than asked for where even order 1 needs them: below that, errors would grow from step to step.
+    More passes than asked for where order 3 needs them.
 
     Args:
-      contraction: ρ, as for :func:`passes_needed`, of the structures to come; measured on one of them.
+      contraction: ρ, as for :func:`stable_guess`.
       passes: at least; 1 leaves errors that are stable and large.
 
     Raises:
       ValueError: see :func:`passes_needed`.
     """
-    passes = max(passes, passes_needed(contraction, ASPC(k=1)))
-    orders = [k for k in range(1, HIGHEST + 1) if passes_needed(contraction, ASPC(k)) <= passes]
-    return ASPC(max(orders)), passes
+    passes = max(passes, passes_needed(contraction, ASPC(LOWEST)))
+    return stable_guess(contraction, passes), passes

@@ -15,6 +15,7 @@ from equipoise.deq.predictors import (
     Linear,
     Quadratic,
     passes_needed,
+    stable_guess,
     stable_scheme,
 )
 
@@ -92,11 +93,20 @@ def test_bad_input():
         passes_needed(0.5, LeastSquares())
 
 
-def test_the_scheme_is_stable_and_of_the_highest_order_that_is():
-    assert stable_scheme(0.26) == (ASPC(4), 2)  # 0.26² · 11 < 1
-    assert stable_scheme(0.35) == (ASPC(2), 2)  # 0.35² · 9 > 1 > 0.35² · 7
-    assert stable_scheme(0.44) == (ASPC(1), 2)
-    assert stable_scheme(0.46) == (ASPC(3), 3)  # two passes are too few even for order 1
+def test_the_guess_is_of_the_highest_order_that_is_stable():
+    assert stable_guess(0.26, 2) == ASPC(4)  # 0.26² · 11 < 1
+    assert stable_guess(0.35, 2) == ASPC(2)  # 0.35² · 9 > 1 > 0.35² · 7
+    assert stable_guess(0.44, 2) == ASPC(1)
+    assert stable_guess(0.1, 9) == ASPC(4)
+    with pytest.raises(ValueError, match="contracts by 0.80 a pass; take at least 5, better 10"):
+        stable_guess(0.8, 4)
+
+
+def test_the_scheme_takes_as_many_passes_as_a_reversible_guess_needs():
+    assert stable_scheme(0.26) == (ASPC(4), 2)
+    assert stable_scheme(0.35) == (ASPC(4), 3)  # order 2 would do with two
+    assert stable_scheme(0.46) == (ASPC(3), 3)
     assert stable_scheme(0.26, passes=1) == (ASPC(4), 2)
+    assert stable_scheme(0.01, passes=1) == (ASPC(4), 1)
     with pytest.raises(ValueError, match="does not contract"):
         stable_scheme(1.0)
