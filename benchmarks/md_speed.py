@@ -9,8 +9,9 @@ of it and turned at random. So all see equal positions, and in every step all ta
 takes: neighbours, graph, energy, forces; what the integrator adds is measured once. Beside the times is the distance of the
 forces from those of the same model solved to 1e-6, and the error on the test set, which says whether the models are equals.
 
-"cold" and "warm" lines solve to the tolerance of the model; "x2 +8" lines take two joint passes with eight secants, where a
-simulation would solve steps whose residuals are above 0.03; "history-free" lines are so many passes from nothing. With --compiled,
+"cold" and "warm" lines solve to the tolerance of the model; "x2" lines take two joint passes, "+8" with eight secants, where a
+simulation would solve steps whose residuals are above 0.03, and "default" is what `equipoise md` chooses;
+"history-free" lines are so many passes from nothing. With --compiled,
 for one molecule, also what `torch.compile` makes of them, after minutes.
 """
 
@@ -36,6 +37,7 @@ from equipoise.data.sources.rmd17 import MOLECULES
 from equipoise.deq import Anderson, Joint
 from equipoise.deq.predictors import ASPC, Last, LeastSquares, Quadratic
 from equipoise.engines.ase import EquipoiseCalculator
+from equipoise.engines.passes import reversible_passes
 from equipoise.engines.velocities import thermal_momenta
 from equipoise.engines.warm_start import WarmStart
 from equipoise.potentials import load
@@ -59,27 +61,25 @@ class Line:
     compiled: bool = False
 
 
-def lines_of(rivals: dict[str, str], equilibrium: str, history_free: int) -> dict[str, Line]:
+def lines_of(
+    rivals: dict[str, str], equilibrium: str, default: tuple[Joint, WarmStart], history_free: int
+) -> dict[str, Line]:
     # However large the residuals, so that a line costs what it says; the distance from solved forces says what that is worth.
     few = partial(Joint, max_residual=math.inf)
-    pair = few(passes=2, recycled=8)
-
-    def joint() -> dict:
-        return {"joint": pair, "warm_start": WarmStart(ASPC(k=2))}
-
+    passes, memory = default[0].passes, default[1]
+    chosen = {"joint": few(passes=passes), "warm_start": memory}
+    secants = {"joint": few(passes=2, recycled=8), "warm_start": WarmStart(ASPC(k=2))}
+    one = {"joint": few(passes=1), "warm_start": WarmStart(ASPC(k=0))}
     lines = {
         "cold": Line(equilibrium, {"warm_start": False}),
         "warm, last": Line(equilibrium, {"warm_start": WarmStart(Last())}),
         "warm, quadratic": Line(equilibrium, {"warm_start": WarmStart(Quadratic())}),
         "warm, least squares": Line(equilibrium, {"warm_start": WarmStart(LeastSquares())}),
-        "x2 +8": Line(equilibrium, joint()),
-        "x2": Line(equilibrium, joint() | {"joint": few(passes=2, recycled=0)}),
-        "x1": Line(
-            equilibrium,
-            {"joint": few(passes=1, recycled=0), "warm_start": WarmStart(ASPC(k=0))},
-        ),
+        f"x{passes}, default": Line(equilibrium, chosen),
+        "x2 +8": Line(equilibrium, secants),
+        "x1": Line(equilibrium, one),
         f"history-free, {history_free} passes": Line(equilibrium, {"history_free": history_free}),
-        "x2 +8, compiled": Line(equilibrium, joint(), compiled=True),
+        f"x{passes}, default, compiled": Line(equilibrium, chosen, compiled=True),
     }
     for name, model in rivals.items():
         lines[name] = Line(model, {"allow_direct": True})
@@ -239,13 +239,16 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=1000, help="test structures")
     given = parser.parse_args()
     rivals = dict(each.split("=", 1) for each in given.rivals)
-    lines = lines_of(rivals, given.equilibrium, given.history_free)
     torch.set_num_threads(1)
     test = partial(test_error, molecule=given.molecule, folder=given.data_folder, count=given.test)
     errors = {model: test(model) for model in (given.equilibrium, *rivals.values())}
     potential = load(given.equilibrium)
     first = rmd17(given.molecule, cutoff=potential.cutoff, folder=given.data_folder)
     atoms = first.test[0].to_ase()[0]
+    default = reversible_passes(potential, first.test[0])
+    if default is None:
+        parser.error(f"a step of {given.equilibrium} is solved: it contracts too little")
+    lines = lines_of(rivals, given.equilibrium, default, given.history_free)
     counts = {n: max(WARM_UP + 4, int(given.steps / n**0.6)) for n in given.molecules}
     longest = max(counts[n] + LATER * (n - 1) for n in counts)
     frames = trajectory(given.equilibrium, atoms, longest)

