@@ -174,21 +174,28 @@ class Equilibrium(Potential):
                 z = solution.value
                 forces = self._direct(z, context) if direct else None
                 return Evaluation(self._atomic(z, context), None, solution, direct=forces)
-        solution, atomic, mapped = self._linearise(
+        solution, z, atomic, mapped = self._linearise(
             functions, solution, start, source, context, inner
         )
-        z, adjoint = solution.value, solution.adjoint
+        adjoint = solution.adjoint
+        residual = mapped.detach() - z.detach()
+        correction = _dots(adjoint, residual)
+        found = atomic.detach() + correction
+        if not gradient:
+            solution = replace(solution, value=mapped.detach())
+            return Evaluation(found, None, solution, correction=correction)
         if shared:
-            ones = torch.ones_like(atomic)
-            slope = edge_gradient((mapped, atomic), vectors, (adjoint, ones))
-        elif gradient:
+            outputs, ones = (mapped, atomic, z), torch.ones_like(atomic)
+            pull, slope = _gradients(outputs, z, vectors, (adjoint, ones, -adjoint))
+        else:
             with torch.enable_grad():
                 energies = functions.lagrangian_of(graph, vectors, z, adjoint)
-            slope = edge_gradient(energies, vectors)
-        else:
-            slope = None
-        correction = _dots(adjoint, mapped.detach() - z)
-        return Evaluation(atomic.detach() + correction, slope, solution, correction=correction)
+            pull, slope = _gradients((energies,), z, vectors, (torch.ones_like(energies),))
+        # What the pass for the derivatives has found out anyway: the state and the adjoint of one pass more.
+        solution = replace(solution, value=mapped.detach(), adjoint=adjoint + pull)
+        return Evaluation(
+            found, slope, solution, correction=correction, error=-_dots(pull, residual)
+        )
 
     def _first_guess(self, start: Solution | None, source: Tensor) -> Tensor:
         if start is None:
@@ -228,12 +235,12 @@ class Equilibrium(Potential):
             if last:
                 break
             iteration.step(residual, pull)
-        correction = _dots(iteration.adjoint, residual)
+        correction, error = _dots(iteration.adjoint, residual), -_dots(pull, residual)
         solution = replace(iteration.finish(residual, pull), descriptor=fixed[0])
         if gradient and not slope:
             slope = [torch.zeros_like(vectors)]
         slope = slope[0] if slope else None
-        return Evaluation(energies.detach(), slope, solution, correction=correction)
+        return Evaluation(energies.detach(), slope, solution, correction=correction, error=error)
 
     def _history_free(self, graph, vectors, passes, gradient, direct):
         """Exactly the network of so many layers with tied weights: conservative whether it has converged or not."""
@@ -249,8 +256,9 @@ class Equilibrium(Potential):
 
     def _linearise(
         self, functions, solution, start, source, context, inner
-    ) -> tuple[Solution, Tensor, Tensor]:
-        """The solution with its adjoint; energies and f(z), with what they have to do with the geometry if that is recorded."""
+    ) -> tuple[Solution, Tensor, Tensor, Tensor]:
+        """The solution with its adjoint; z; energies and f(z), with what they have to do with z, and with the geometry if that is
+        recorded."""
         with torch.enable_grad():
             z = solution.value.requires_grad_()
             mapped = functions.cell(z, source, context)
@@ -261,14 +269,13 @@ class Equilibrium(Potential):
             adjoint = self.config.adjoint.solve(Adjoint(mapped, z, pull), guess, inner)
         solution = replace(
             solution,
-            value=z.detach(),
             passes=solution.passes + 1,  # the linearisation at z is a pass as well
             adjoint=adjoint.value,
             adjoint_passes=adjoint.passes,
             adjoint_residual=adjoint.residual,
             adjoint_result=adjoint.result,
         )
-        return solution, atomic, mapped
+        return solution, z, atomic, mapped
 
     def _train(self, f, first, context, vectors, inner, gradient, direct, penalty, unrolled):
         """Differentiable in the parameters, to the order that a force loss needs."""
@@ -320,6 +327,15 @@ def _like(start: Solution, source: Tensor) -> Solution:
             Secants(each.mapped.to(source), each.changes.to(source)) for each in secants
         )
     return replace(start, adjoint=adjoint, secants=secants)
+
+
+def _gradients(
+    outputs: tuple[Tensor, ...], z: Tensor, vectors: Tensor, cotangents: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Derivatives by the state and by the edge vectors, of which a graph without edges has none."""
+    wanted = [z, vectors] if vectors.numel() else [z]
+    pull, *slope = torch.autograd.grad(outputs, wanted, cotangents)
+    return pull, slope[0] if slope else torch.zeros_like(vectors)
 
 
 def _dots(a: Float[Tensor, "atoms ..."], b: Float[Tensor, "atoms ..."]) -> Float[Tensor, " atoms"]:

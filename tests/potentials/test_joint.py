@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from equipoise.deq import Joint, Solution
+from equipoise.data import rmd17
+from equipoise.deq import Anderson, Joint, Solution
 from equipoise.graph import batch
+from equipoise.potentials import load
 from tests.potentials.structures import crystal, molecule, potential
 
 
@@ -34,6 +36,24 @@ def test_energy_errors_are_of_second_order_and_forces_of_first():
     assert energies[0] / energies[1] == pytest.approx(100, rel=0.2)
     assert plain[0] / plain[1] == pytest.approx(10, rel=0.2)
     assert forces[0] / forces[1] == pytest.approx(10, rel=0.2)
+
+
+def test_how_far_the_energy_is_off_is_known():
+    """To a factor of two on the whole, and on which side: the estimate takes one pass for the whole way."""
+    tight, loose = (Anderson(tolerance=each, max_passes=200) for each in (1e-11, 1e-2))
+    exact, model = (
+        load("rmd17-ethanol", dtype="float64", solver=each, adjoint=each) for each in (tight, loose)
+    )
+    ratios = []
+    for graph in rmd17(cutoff=model.cutoff).test[:5]:
+        truth = exact(graph)
+        start = disturbed(truth.equilibrium, 1e-2)
+        for found in (model(graph), model(graph, start=start, joint=Joint(passes=2))):
+            ratios.append(float(found.energy - truth.energy) / float(found.error))
+    assert 0.5 < np.median(ratios) < 2
+    assert np.mean(np.array(ratios) > 0) > 0.8
+    assert model(graph, forces=False).error is None
+    assert potential("stacked")(molecule()).error is None
 
 
 def test_many_joint_passes_are_a_solve():
