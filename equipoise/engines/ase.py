@@ -33,8 +33,8 @@ from equipoise.potentials import (
     load,
 )
 
-# Of the last call, in a checkpoint beside results and memory.
 PATIENCE = 10  # structures in a row for which joint passes were too few
+# Of the last call, in a checkpoint beside results and memory.
 STATE = ("passes", "adjoint_passes", "residual", "adjoint_residual", "correction")
 
 

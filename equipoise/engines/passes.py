@@ -53,6 +53,11 @@ def memory_for(joint: Joint, potential: Potential, graph: Graph) -> WarmStart:
         raise ValueError(
             "joint passes go to an equilibrium, and this potential has none; leave them out"
         )
+    if not contraction < 1:
+        raise ValueError(
+            f"joint passes need a pass to shrink errors, received a structure where it multiplies them by {contraction:.2f}; "
+            "if it resembles the training data, solve instead (leave joint out, --passes solve)"
+        )
     return WarmStart(stable_guess(contraction, joint.passes))
 
 

@@ -180,6 +180,8 @@ def test_a_number_of_passes_gets_the_guess_that_it_keeps_stable(tmp_path):
     assert_guess("ASPC(k=2)", tmp_path / "learning", contracting(0.9), joint=JOINT)
     with pytest.raises(ValueError, match="contracts by 0.90 a pass; take at least 11"):
         simulate(tmp_path / "few", potential=contracting(0.9), joint=Joint(passes=2))
+    with pytest.raises(ValueError, match="multiplies them by 1.20; .* solve instead"):
+        simulate(tmp_path / "none", potential=contracting(1.2), joint=Joint(passes=2))
 
 
 def test_passes_that_are_too_few_again_and_again_are_given_up(tmp_path, monkeypatch):
