@@ -27,8 +27,8 @@ from equipoise.cli.arguments import (
     run_folder,
 )
 from equipoise.deq import Joint
-from equipoise.engines.ase import CalculatorStatistics
 from equipoise.engines.ensembles import ENSEMBLES
+from equipoise.engines.evaluator import CalculatorStatistics
 from equipoise.engines.md import run_md
 from equipoise.engines.relax import relax as relax_structure
 from equipoise.engines.watchdog import Watchdog

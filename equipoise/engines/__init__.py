@@ -1,6 +1,7 @@
 """Programs that move atoms: they remember the equilibrium from one step to the next."""
 
-from equipoise.engines.ase import CalculatorStatistics, EquipoiseCalculator, NonFiniteError
+from equipoise.engines.ase import EquipoiseCalculator
+from equipoise.engines.evaluator import CalculatorStatistics, Evaluator, NonFiniteError
 from equipoise.engines.md import MDResult, run_md
 from equipoise.engines.md_summary import MDSummary
 from equipoise.engines.relax import RelaxResult, relax
@@ -14,6 +15,7 @@ __all__ = [
     "CalculatorStatistics",
     "DiskFullError",
     "EquipoiseCalculator",
+    "Evaluator",
     "MDResult",
     "MDSummary",
     "NonFiniteError",

@@ -4,9 +4,8 @@ Energies in eV, lengths in Angstrom, forces in eV/Angstrom, stress in eV/Angstro
 ASE's sign and Voigt order (xx yy zz yz xz xy): ASE's own units, so nothing is converted.
 """
 
-import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -20,40 +19,11 @@ from ase.calculators.calculator import (
 )
 from ase.data import chemical_symbols
 
-from equipoise.deq import Joint, Solution
-from equipoise.engines.passes import memory_for, reversible_passes
+from equipoise.deq import Joint
+from equipoise.engines.evaluator import CalculatorStatistics, Evaluator
 from equipoise.engines.warm_start import WarmStart
 from equipoise.graph import Graph, NeighbourList
-from equipoise.potentials import (
-    CompilationError,
-    Potential,
-    Prediction,
-    Start,
-    UnconvergedError,
-    load,
-)
-
-PATIENCE = 10  # structures in a row for which joint passes were too few
-# Of the last call, in a checkpoint beside results and memory.
-STATE = ("passes", "adjoint_passes", "residual", "adjoint_residual", "correction")
-
-
-class NonFiniteError(RuntimeError):
-    """The potential returned NaN or infinity for a finite structure."""
-
-
-@dataclass(frozen=True)
-class CalculatorStatistics:
-    """Running totals of one calculator since it was made."""
-
-    calls: int = 0  # evaluations of the potential
-    passes: int = 0  # of the equilibrium, all calls together
-    adjoint_passes: int = 0
-    neighbour_builds: int = 0
-    warm_calls: int = 0  # calls that began from a guess
-    cold_retries: int = 0  # warm solves that failed and were repeated from nothing
-    joint_calls: int = 0  # answered by joint passes
-    joint_retries: int = 0  # joint passes after which a solve was needed all the same
+from equipoise.potentials import Potential, Prediction, load
 
 
 class EquipoiseCalculator(Calculator):
@@ -104,6 +74,7 @@ class EquipoiseCalculator(Calculator):
       alone; 0 without an equilibrium.
     - `statistics`: `CalculatorStatistics`, running totals.
     - `warm_start`: the memory, or None.
+    - `evaluator`: the `Evaluator` that has these, and more.
 
     Energy and forces always come together: the energy needs the adjoint as well, and
     the forces are then nearly free. `energies` of the atoms add up to `energy`. Stress
@@ -135,10 +106,6 @@ class EquipoiseCalculator(Calculator):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        if unconverged not in ("error", "warn", "accept"):
-            raise ValueError(
-                f'unconverged must be "error", "warn" or "accept", received {unconverged!r}'
-            )
         if isinstance(potential, str | PathLike):
             potential = load(potential, device=device, dtype=dtype)
         elif device is not None or dtype is not None:
@@ -153,40 +120,47 @@ class EquipoiseCalculator(Calculator):
                 "energy and forces differ; train with potential.forces=gradient, or pass allow_direct=True to "
                 "compare them anyway"
             )
-        self.potential = potential.eval()
-        if not (joint is None or joint == "auto" or isinstance(joint, Joint)):
-            raise ValueError(f'joint must be a Joint, "auto" or None, received {joint!r}')
-        if joint == "auto" and (warm_start is not True or history_free is not None):
-            joint = None
-        if history_free is not None and (joint is not None or history_free < 1):
-            raise ValueError(
-                f"history_free must be at least 1 pass, and goes without joint, received {history_free} and {joint}"
-            )
-        if joint is not None and warm_start is False:
-            raise ValueError("joint passes start from a guess, received warm_start=False")
-        self.joint = joint if isinstance(joint, Joint) else None
-        self.history_free = history_free
-        self._asked = joint if warm_start is True else None  # until there is a structure
-        self._may_give_up = joint == "auto"
-        self.misses = 0
-        if isinstance(warm_start, bool):
-            self.warm_start = WarmStart() if warm_start and history_free is None else None
-        else:
-            self.warm_start = warm_start
-        self.neighbours = NeighbourList(self.potential.cutoff, skin)
-        self.unconverged = unconverged
-        self.compile = compile
-        self.passes = 0
-        self.adjoint_passes = 0
-        self.residual = self.adjoint_residual = float("nan")
-        self.correction = 0.0
-        self.graph: Graph | None = None
-        self._failed = (0, 0)  # passes of attempts at the last structure
-        self._statistics = CalculatorStatistics()
+        self.evaluator = Evaluator(
+            potential,
+            warm_start=warm_start,
+            joint=joint,
+            history_free=history_free,
+            unconverged=unconverged,
+            compile=compile,
+        )
+        self.neighbours = NeighbourList(potential.cutoff, skin)
+
+    @property
+    def potential(self) -> Potential:
+        return self.evaluator.potential
+
+    @property
+    def warm_start(self) -> WarmStart | None:
+        return self.evaluator.warm_start
+
+    @property
+    def passes(self) -> int:
+        return self.evaluator.passes
+
+    @property
+    def adjoint_passes(self) -> int:
+        return self.evaluator.adjoint_passes
+
+    @property
+    def residual(self) -> float:
+        return self.evaluator.residual
+
+    @property
+    def adjoint_residual(self) -> float:
+        return self.evaluator.adjoint_residual
+
+    @property
+    def correction(self) -> float:
+        return self.evaluator.correction
 
     @property
     def statistics(self) -> CalculatorStatistics:
-        return self._statistics
+        return replace(self.evaluator.statistics, neighbour_builds=self.neighbours.builds)
 
     def check_state(self, atoms: ase.Atoms, tol: float = 0.0) -> list[str]:
         """What changed since the last calculation, to the last bit.
@@ -228,28 +202,11 @@ class EquipoiseCalculator(Calculator):
                 f"{self.atoms.pbc.tolist()} and cell {self.atoms.cell.tolist()}"
             )
         try:
-            graph = self._graph(self.atoms)
-            self._choose(graph)
-            if self.compile and not self.potential.compiled:
-                self._compile(graph)
-            prediction, warm, retried = self._solve(graph, stress)
-            results = _results(prediction, stress)
+            prediction = self.evaluator.evaluate(self._graph(self.atoms), stress=stress)
         except BaseException:
             self.results = {}
-            self._forget("the last calculation failed")
             raise
-        if self.warm_start is not None:
-            self.warm_start.remember(graph, prediction.equilibrium)
-        if self.misses >= PATIENCE and self._may_give_up:
-            warnings.warn(
-                f"residuals were above {self.joint.max_residual:g} after {self.joint.passes} joint passes in {self.misses} "
-                "steps in a row: every step is solved to the tolerance from now on",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            self._give_up()
-        self.graph = graph
-        self._count(prediction, warm, retried)
+        results = _results(prediction, stress)
         # Between two calls at one geometry what is known stays as it is: a second
         # solve would move it by a fraction of the tolerance.
         self.results = results | self.results
@@ -261,35 +218,12 @@ class EquipoiseCalculator(Calculator):
 
         **Raises** `ValueError` if `joint` has too few passes for this network.
         """
-        self._choose(self._graph(atoms))
-
-    def cold_passes(self) -> tuple[int, int]:
-        """Passes (equilibrium, adjoint) that the last structure takes from nothing.
-
-        Solves again and leaves no trace: for comparing warm with cold.
-
-        **Raises** `ValueError` if nothing has been calculated yet.
-        """
-        if self.graph is None:
-            raise ValueError(
-                "cold_passes repeats the last calculation, and there was none; call "
-                "atoms.get_forces() first"
-            )
-        prediction = self.potential(self.graph, unconverged="accept")
-        return _passes(prediction.equilibrium)
+        self.evaluator.choose(self._graph(atoms))
 
     def state(self) -> dict[str, np.ndarray]:
         """Results and memory as arrays, for the checkpoint of a trajectory."""
-        state: dict[str, np.ndarray] = {}
-        if self.warm_start is not None:
-            for name, array in self.warm_start.state().items():
-                state[f"warm_start.{name}"] = array
-        for name, value in self.results.items():
-            state[f"results.{name}"] = np.asarray(value)
-        for name in STATE:
-            state[name] = np.asarray(getattr(self, name))
-        state["misses"] = np.asarray(self.misses)
-        return state
+        results = {f"results.{name}": np.asarray(value) for name, value in self.results.items()}
+        return self.evaluator.state() | results
 
     def restore(self, atoms: ase.Atoms, state: Mapping[str, np.ndarray]) -> None:
         """Continue from `state`, taken when `atoms` were calculated last.
@@ -298,40 +232,13 @@ class EquipoiseCalculator(Calculator):
 
         **Raises** `ValueError` if `state` is not one of a calculator.
         """
-        missing = [name for name in STATE if name not in state]
-        if missing:
-            raise ValueError(
-                f"a calculator state must hold {', '.join(STATE)}, received one "
-                f"without {', '.join(missing)}"
-            )
-        self.choose_passes(atoms)
-        self.misses = int(state.get("misses", 0))  # not in those of 0.2
-        if self.misses >= PATIENCE and self._may_give_up:
-            self._give_up()
-        if self.warm_start is not None:
-            self.warm_start.restore(_under("warm_start.", state), device=self.potential.device)
+        self.evaluator.restore(self._graph(atoms), state)
         self.atoms = atoms.copy()
         self.results = {
-            name: float(value) if value.ndim == 0 else value.copy()
-            for name, value in _under("results.", state).items()
+            name.removeprefix("results."): float(value) if value.ndim == 0 else value.copy()
+            for name, value in state.items()
+            if name.startswith("results.")
         }
-        self.passes = int(state["passes"])
-        self.adjoint_passes = int(state["adjoint_passes"])
-        for name in ("residual", "adjoint_residual", "correction"):
-            setattr(self, name, float(state[name]))
-        self.graph = self._graph(self.atoms)
-
-    def _choose(self, graph: Graph) -> None:
-        if isinstance(self._asked, Joint):
-            self.warm_start = memory_for(self._asked, self.potential, graph)
-        elif self._asked is not None:
-            found = reversible_passes(self.potential, graph)
-            if found is not None:
-                self.joint, self.warm_start = found
-        self._asked = None
-
-    def _give_up(self) -> None:
-        self.joint, self.warm_start, self._may_give_up = None, WarmStart(), False
 
     def _graph(self, atoms: ase.Atoms) -> Graph:
         known = self.potential.elements
@@ -346,75 +253,6 @@ class EquipoiseCalculator(Calculator):
         )
         return graph.to(self.potential.device)
 
-    def _solve(self, graph: Graph, stress: bool) -> tuple[Prediction, bool, bool]:
-        self._failed = (0, 0)
-        if self.history_free is not None:
-            return self.potential(graph, stress=stress, unrolled=self.history_free), False, False
-        start = None if self.warm_start is None else self.warm_start.start(graph)
-        if start is not None:
-            try:
-                # What to do about a structure that does not converge is only asked
-                # once it is known that the guess was not to blame.
-                return self._solve_from(start, graph, stress), True, False
-            except UnconvergedError as error:
-                self._spent(error.solution)
-                self._forget("a solve from a guess did not converge")
-        prediction = self.potential(graph, stress=stress, unconverged=self.unconverged)
-        return prediction, False, start is not None
-
-    def _solve_from(self, start: Start, graph: Graph, stress: bool) -> Prediction:
-        # Where a guess is made later, of the descriptor, its memory is one of adjoints too.
-        complete = callable(start) or start.adjoint is not None
-        if self.joint is not None and complete and self.warm_start.full:
-            count = self._statistics
-            try:
-                prediction = self.potential(graph, start=start, joint=self.joint, stress=stress)
-                self.misses = 0
-                self._statistics = replace(count, joint_calls=count.joint_calls + 1)
-                return prediction
-            except UnconvergedError as error:
-                self._spent(error.solution)
-                self._statistics = replace(count, joint_retries=count.joint_retries + 1)
-                self.misses += 1
-        return self.potential(graph, start=start, stress=stress, unconverged="error")
-
-    def _spent(self, solution: Solution) -> None:
-        """Count the passes of an attempt that led nowhere."""
-        self._failed = tuple(map(sum, zip(self._failed, _passes(solution), strict=True)))
-
-    def _compile(self, graph: Graph) -> None:
-        try:
-            self.potential.compile(graph, joint=self.joint)
-        except CompilationError as error:
-            self.compile = False  # once is enough
-            warnings.warn(f"going on without: {error}", RuntimeWarning, stacklevel=2)
-
-    def _forget(self, reason: str) -> None:
-        if self.warm_start is not None:
-            self.warm_start.forget(reason)
-
-    def _count(self, prediction: Prediction, warm: bool, retried: bool) -> None:
-        found = _passes(prediction.equilibrium)
-        self.passes, self.adjoint_passes = map(sum, zip(found, self._failed, strict=True))
-        equilibrium = prediction.equilibrium
-        self.residual = self.adjoint_residual = float("nan")
-        self.correction = 0.0
-        if equilibrium is not None:
-            self.residual = float(equilibrium.residual.max())
-        if prediction.correction is not None:
-            self.adjoint_residual = float(equilibrium.adjoint_residual.max())
-            self.correction = float(prediction.correction.sum())
-        before = self._statistics
-        self._statistics = replace(
-            before,
-            calls=before.calls + 1,
-            passes=before.passes + self.passes,
-            adjoint_passes=before.adjoint_passes + self.adjoint_passes,
-            neighbour_builds=self.neighbours.builds,
-            warm_calls=before.warm_calls + warm,
-            cold_retries=before.cold_retries + retried,
-        )
-
 
 def _results(prediction: Prediction, stress: bool) -> dict[str, Any]:
     energy = float(prediction.energy[0])
@@ -427,21 +265,7 @@ def _results(prediction: Prediction, stress: bool) -> dict[str, Any]:
         results["forces"] = _host(prediction.forces)
     if stress and prediction.stress is not None:
         results["stress"] = _host(prediction.stress)[0]
-    broken = [name for name, value in results.items() if not np.isfinite(value).all()]
-    if broken:
-        raise NonFiniteError(
-            f"energy, forces and stress must be finite, but the potential returned NaN "
-            f"or infinity in {', '.join(broken)}; the structure is probably far outside "
-            f"what it was trained on"
-        )
     return results
-
-
-def _passes(equilibrium: Solution | None) -> tuple[int, int]:
-    if equilibrium is None:
-        return 0, 0
-    adjoint = equilibrium.adjoint_passes
-    return int(equilibrium.passes.sum()), 0 if adjoint is None else int(adjoint.sum())
 
 
 def _host(values: torch.Tensor) -> np.ndarray:
@@ -454,11 +278,6 @@ def _bulk(atoms: ase.Atoms) -> bool:
 
 def _has_volume(atoms: ase.Atoms) -> bool:
     return bool(atoms.pbc.any() and atoms.cell.rank == 3)
-
-
-def _under(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = [name for name in state if name.startswith(prefix)]
-    return {name.removeprefix(prefix): state[name] for name in names}
 
 
 def _symbols(numbers: Iterable[int]) -> str:

@@ -177,7 +177,7 @@ def run_md(
         log_every=log_every,
         trajectory_every=trajectory_every,
         warm_start="none" if memory is None else repr(memory.predictor),
-        passes=_passes(calculator.joint, history_free),
+        passes=_passes(calculator.evaluator.joint, history_free),
         unconverged=unconverged,
         model=model["fingerprint"],
         structure=_structure(atoms, keep=velocities == "keep"),

@@ -13,8 +13,9 @@ import ase
 import numpy as np
 from ase.md.md import MolecularDynamics
 
-from equipoise.engines.ase import EquipoiseCalculator, NonFiniteError
+from equipoise.engines.ase import EquipoiseCalculator
 from equipoise.engines.ensembles import FEELS, Bath, conserved_energy, integrator, memory_of, recall
+from equipoise.engines.evaluator import NonFiniteError
 from equipoise.engines.md_records import MDRecords
 from equipoise.engines.md_summary import MDSummary, ns_per_day
 from equipoise.engines.progress import LiveLine
@@ -252,7 +253,7 @@ class MDRun:
     def _complaint(self) -> str | None:
         return self.watchdog.complaint(
             self.atoms,
-            self.calculator.graph,
+            self.calculator.evaluator.graph,
             energy=self.atoms.get_potential_energy(),
             temperature_k=self._temperature(),
             target_k=self.settings.temperature_k,
@@ -277,7 +278,7 @@ class MDRun:
         if self.step % self.settings.trajectory_every == 0:
             self.records.frame(self.step, time_fs, self.atoms, self.calculator)
         if self.step in self.cold_steps:
-            self.records.cold(self.step, *self.calculator.cold_passes())
+            self.records.cold(self.step, *self.calculator.evaluator.cold_passes())
 
     def _show(self, line: LiveLine, seconds_per_step: float) -> None:
         slope = None

@@ -12,7 +12,8 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE, LBFGS
 
 from equipoise.deq.predictors import Last, Linear
-from equipoise.engines.ase import CalculatorStatistics, EquipoiseCalculator
+from equipoise.engines.ase import EquipoiseCalculator
+from equipoise.engines.evaluator import CalculatorStatistics
 from equipoise.engines.warm_start import WarmStart
 from equipoise.potentials import Potential
 

@@ -111,7 +111,7 @@ def test_warm_calls_take_fewer_passes_and_are_counted():
     statistics = atoms.calc.statistics
     assert statistics.passes == sum(passes)
     assert (statistics.calls, statistics.warm_calls, statistics.neighbour_builds) == (5, 4, 1)
-    cold = atoms.calc.cold_passes()
+    cold = atoms.calc.evaluator.cold_passes()
     assert cold[0] > passes[-1] and cold[1] > atoms.calc.adjoint_passes
     assert atoms.calc.statistics == statistics
 

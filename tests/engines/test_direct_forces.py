@@ -48,7 +48,7 @@ def test_direct_forces_can_be_had_when_asked_for(
 ) -> None:
     water.calc = EquipoiseCalculator(direct, allow_direct=True)
     forces = water.get_forces()
-    expected = direct(water.calc.graph).forces.numpy()
+    expected = direct(water.calc.evaluator.graph).forces.numpy()
     np.testing.assert_allclose(forces, expected, atol=1e-5)
     assert water.calc.adjoint_passes == 0
     result = run_md(

@@ -45,7 +45,7 @@ def test_two_passes_follow_the_solved_energy_more_closely_with_secants():
 def test_what_two_passes_do_not_solve_is_solved():
     calculator, atoms, _ = moving(tiny_potential(), joint=JOINT)
     before = calculator.statistics
-    calculator.joint = Joint(passes=2, max_residual=1e-9)  # nothing is that good
+    calculator.evaluator.joint = Joint(passes=2, max_residual=1e-9)  # nothing is that good
     atoms.positions[0] += 0.2
     retried = []
     solve = calculator.potential.forward
@@ -189,7 +189,7 @@ def test_passes_that_are_too_few_again_and_again_are_given_up(tmp_path, monkeypa
     potential = contracting(0.26)
     tight = Joint(passes=2, max_residual=1e-9)  # nothing is that good
     monkeypatch.setattr(
-        "equipoise.engines.ase.reversible_passes", lambda *_: (tight, WarmStart(ASPC(k=0)))
+        "equipoise.engines.evaluator.reversible_passes", lambda *_: (tight, WarmStart(ASPC(k=0)))
     )
     with pytest.warns(RuntimeWarning, match="2 joint passes in 10 steps in a row"):
         simulate(tmp_path / "whole", potential=potential, steps=20)
@@ -204,13 +204,13 @@ def test_passes_that_are_too_few_again_and_again_are_given_up(tmp_path, monkeypa
 
 def test_passes_that_were_asked_for_are_not_given_up():
     calculator, _, _ = moving(contracting(0.26), joint=Joint(passes=2, max_residual=1e-9), steps=24)
-    assert calculator.joint is not None and calculator.misses >= 10
+    assert calculator.evaluator.joint is not None and calculator.evaluator.misses >= 10
 
 
 def test_a_calculator_chooses_when_the_first_structure_comes():
     calculator, atoms, _ = moving(contracting(0.46), joint="auto", steps=1)
-    assert calculator.joint == Joint(passes=3)
+    assert calculator.evaluator.joint == Joint(passes=3)
     assert calculator.warm_start.predictor == ASPC(k=3)
     again = EquipoiseCalculator(contracting(0.46), joint="auto")
     again.restore(atoms, calculator.state())
-    assert again.joint == Joint(passes=3) and again.warm_start.remembered == 1
+    assert again.evaluator.joint == Joint(passes=3) and again.warm_start.remembered == 1
