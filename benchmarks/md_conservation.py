@@ -10,8 +10,8 @@ exactly, E_L) and once of the plain energy E = E_L - λᵀ(f(z) - z), the residu
 way back ends, 100 steps out and back, once with the velocities turned round; and how far the distribution of distances h(r) is
 from that of the first line, ∫ |Δh| dr.
 
---work N adds the work that the errors of the forces do, against forces solved to 1e-8 every N steps; of half a picosecond, it is mostly
-what the energy that these forces do conserve differs by. --stretch I J E begins with E eV more in the stretching of a bond.
+--work N adds the work that the errors of the forces do, against forces solved to 1e-8 every N steps; over half a picosecond that is
+mostly what the energy that these forces do conserve differs by. --stretch I J E begins with E eV more in the stretching of a bond.
 
 Rows of earlier calls with other schemes, time steps or precisions stay in the file.
 """
