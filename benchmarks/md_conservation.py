@@ -37,6 +37,7 @@ from equipoise.data.sources.rmd17 import MOLECULES
 from equipoise.deq import Anderson, Joint
 from equipoise.deq.predictors import ASPC, Last, LeastSquares, Quadratic
 from equipoise.engines.ase import EquipoiseCalculator
+from equipoise.engines.drift import drift_of
 from equipoise.engines.velocities import thermal_momenta
 from equipoise.engines.warm_start import WarmStart
 from equipoise.potentials import load
@@ -146,8 +147,7 @@ def simulate(
     times = np.arange(steps)[after:] * timestep / 1000  # ps
     line = {"steps": steps, "timestep_fs": timestep, "dtype": dtype}
     for name, energies in (("drift", total), ("drift_of_plain_energy", plain)):
-        per_atom = 1e3 * np.array(energies)[after:] / len(atoms)
-        slope, error, scatter = slope_of(times, per_atom)
+        slope, error, scatter = drift_of(times, 1e3 * np.array(energies)[after:] / len(atoms))
         line |= {
             f"{name}_mev_per_atom_per_ps": slope,
             f"{name}_standard_error": error,
@@ -191,17 +191,6 @@ def out_and_back(atoms: ase.Atoms, integrator, calculator, steps: int = 100) -> 
         calculator.warm_start.forget("the way back does not go on from the way out")
     integrator.run(steps)
     return float(np.linalg.norm(atoms.positions - before, axis=1).max())
-
-
-def slope_of(times: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
-    """Least-squares slope, its standard error from ten blocks, and the scatter about the line."""
-    slope, offset = np.polyfit(times, values, 1)
-    rest = values - slope * times - offset
-    # Neighbouring steps are not independent, means of blocks nearly are.
-    blocks = np.array([block.mean() for block in np.array_split(rest, 10)])
-    middles = np.array([block.mean() for block in np.array_split(times, 10)])
-    error = blocks.std(ddof=2) / np.sqrt(((middles - middles.mean()) ** 2).sum())
-    return float(slope), float(error), float(rest.std())
 
 
 def plot(results: dict[str, dict], file: Path) -> None:

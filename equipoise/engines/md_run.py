@@ -224,8 +224,9 @@ class MDRun:
             time_ps=self.step * self.settings.timestep_fs / 1000,
             temperature_k=self.settings.temperature_k,
             mean_temperature_k=totals.mean_temperature_k,
-            drift_mev_per_atom_per_ps=None if line is None else line[0],
-            fluctuation_mev_per_atom=None if line is None else line[1],
+            drift_mev_per_atom_per_ps=None if line is None else line.slope,
+            drift_standard_error_mev_per_atom_per_ps=None if line is None else line.standard_error,
+            fluctuation_mev_per_atom=None if line is None else line.scatter,
             mean_passes=self.passes / steps,
             mean_adjoint_passes=self.adjoint_passes / steps,
             mean_cold_passes=float(cold[:, 1].mean()) if len(cold) else None,
@@ -281,15 +282,15 @@ class MDRun:
             self.records.cold(self.step, *self.calculator.evaluator.cold_passes())
 
     def _show(self, line: LiveLine, seconds_per_step: float) -> None:
-        slope = None
+        drift = None
         if self.settings.ensemble != "langevin":
-            slope = self.records.totals.drift(len(self.atoms))
+            drift = self.records.totals.drift(len(self.atoms))
         line.show(
             self.step,
             ns_per_day=ns_per_day(self.settings.timestep_fs, seconds_per_step),
             passes_per_step=(self.passes + self.adjoint_passes) / self.step,
             temperature_k=self._temperature(),
-            drift=None if slope is None else slope[0],
+            drift=drift,
         )
 
     def _snapshot(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
+from equipoise.engines.drift import BLOCKS, Drift, standard_error
 from equipoise.engines.run_files import explain_full_disk
 from equipoise.potentials import Potential
 
@@ -26,9 +27,10 @@ class MDSummary:
     time_ps: float
     temperature_k: float  # asked for: at the start (NVE) or of the thermostat
     mean_temperature_k: float
-    # Of the total energy: least-squares slope, and rms about that line. None where
-    # energy is not conserved anyway (a thermostat), or too few frames were logged.
+    # Of the total energy: least-squares slope, its standard error, and rms about that line. None
+    # where energy is not conserved anyway (a thermostat), or too few frames were logged.
     drift_mev_per_atom_per_ps: float | None
+    drift_standard_error_mev_per_atom_per_ps: float | None
     fluctuation_mev_per_atom: float | None
     mean_passes: float  # per step, equilibrium
     mean_adjoint_passes: float
@@ -65,6 +67,8 @@ class Totals:
         self._temperature = 0.0
         self._first = (0.0, 0.0)  # counting from here, sums of small numbers keep their digits
         self._sums = np.zeros(5)  # of t, E, t², tE, E²
+        self._blocks: list[np.ndarray] = []  # count, Σt, ΣE of equally many steps each
+        self._block_size = 1
 
     def add(self, time_fs: float, conserved_ev: float, temperature_k: float) -> None:
         """One more step."""
@@ -74,13 +78,19 @@ class Totals:
         self._temperature += temperature_k
         t, e = (time_fs - self._first[0]) / 1000, (conserved_ev - self._first[1]) * 1000
         self._sums += (t, e, t * t, t * e, e * e)
+        if not self._blocks or self._blocks[-1][0] == self._block_size:
+            if len(self._blocks) == 8 * BLOCKS:
+                self._blocks = [a + b for a, b in zip(*[iter(self._blocks)] * 2, strict=True)]
+                self._block_size *= 2
+            self._blocks.append(np.zeros(3))
+        self._blocks[-1] += (1, t, e)
 
     @property
     def mean_temperature_k(self) -> float:
         return self._temperature / self.count
 
-    def drift(self, atoms: int) -> tuple[float, float] | None:
-        """(slope in meV/atom/ps, rms about the line in meV/atom) of the conserved energy.
+    def drift(self, atoms: int) -> Drift | None:
+        """Of the conserved energy, per atom.
 
         From a least-squares line through all steps; None for fewer than three. The
         difference of the last and the first step would instead measure where in its
@@ -89,9 +99,11 @@ class Totals:
         if self.count < 3:
             return None
         t, e, tt, te, ee = self._sums / self.count
-        slope = (te - t * e) / (tt - t * t)
+        slope = float((te - t * e) / (tt - t * t))
         rest = ee - e * e - slope * (te - t * e)
-        return float(slope) / atoms, math.sqrt(max(float(rest), 0.0)) / atoms
+        counts, *sums = np.array(self._blocks).T
+        error = standard_error(*(each / counts for each in sums), counts, slope)
+        return Drift(slope, error, math.sqrt(max(float(rest), 0.0))).of_each(atoms)
 
 
 def ns_per_day(timestep_fs: float, seconds_per_step: float) -> float:

@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from equipoise.engines.drift import Drift
+
 REFRESH = 0.2  # seconds between two looks; formatting is not free
 WIDE = 110  # columns of the terminal; in a narrower one the numbers come first
 
@@ -78,11 +80,11 @@ class LiveLine:
         ns_per_day: float,
         passes_per_step: float,
         temperature_k: float,
-        drift: float | None,
+        drift: Drift | None,
     ) -> None:
-        """Draw the state; `drift` in meV/atom/ps, None where it means nothing."""
+        """Draw the state; `drift` per atom, None where it means nothing."""
         self._shown = time.monotonic()
         state = f"{ns_per_day:.3g} ns/day  {passes_per_step:.1f} passes/step  {temperature_k:.0f} K"
         if drift is not None:
-            state += f"  drift {drift:+.3g} meV/atom/ps"
+            state += f"  drift {drift} meV/atom/ps"
         self._progress.update(self._task, completed=step, state=state)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from equipoise.engines.drift import Drift, drift_of
 from equipoise.report import style
 from equipoise.report.published import Published
 from equipoise.report.run_folder import Table
@@ -113,13 +114,12 @@ def energy_trajectory(md_log: Table, *, n_atoms: int | None = None) -> Figure:
     bath = kept is not None and not np.allclose(kept, md_log["total_ev"], rtol=0, atol=1e-9)
     below.set_ylabel("total with bath (meV)" if bath else "total (meV)")
     below.set_xlabel("time (ps)")
-    slope = drift(md_log)
-    if slope is not None:
+    line = drift(md_log)
+    if line is not None:
         fit = np.polyval(np.polyfit(time, total, 1), time)
         below.plot(time, fit, color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
-        each = f" = {slope / n_atoms:+.3g} meV/atom/ps" if n_atoms else ""
-        spread = np.std(total - fit)
-        below.set_title(f"drift {slope:+.3g} meV/ps{each},   fluctuation {spread:.2g} meV")
+        each = f" = {line.of_each(n_atoms)} meV/atom/ps" if n_atoms else ""
+        below.set_title(f"drift {line} meV/ps{each},   fluctuation {line.scatter:.2g} meV")
     elif kept is None:
         below.set_title("total energy: exchanged with the thermostat")
     return figure
@@ -131,13 +131,10 @@ def conserved_energy(md_log: Table) -> np.ndarray | None:
     return None if energy is None or not np.isfinite(energy).all() else energy
 
 
-def drift(md_log: Table) -> float | None:
-    """Slope of a straight line through the conserved energy, meV/ps; None below three steps, or where none is conserved."""
+def drift(md_log: Table) -> Drift | None:
+    """Of the conserved energy; None below three steps, or where none is conserved."""
     energy = conserved_energy(md_log)
-    time = md_log["time_fs"] / 1000
-    if energy is None or len(time) < 3 or np.ptp(time) == 0:
-        return None
-    return float(np.polyfit(time, energy * MEV, 1)[0])
+    return None if energy is None else drift_of(md_log["time_fs"] / 1000, energy * MEV)
 
 
 def passes_plot(md_log: Table, cold: Table | None) -> Figure:

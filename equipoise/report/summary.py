@@ -27,9 +27,9 @@ def cards(run: RunFolder) -> list[tuple[str, str]]:
         else:
             found.append((f"{warm:.1f}", "passes per step, reused"))
     if run.md_log and "total_ev" in run.md_log:
-        slope = drift(run.md_log)
-        if slope is not None and run.n_atoms:
-            found.append((f"{slope / run.n_atoms:+.2g} meV", "energy drift per atom and ps"))
+        line = drift(run.md_log)
+        if line is not None and run.n_atoms:
+            found.append((f"{line.of_each(run.n_atoms)} meV", "energy drift per atom and ps"))
     if run.log and "seconds" in run.log:
         found.append((_duration(float(np.nanmax(run.log["seconds"]))), "training time"))
     return found

@@ -6,6 +6,7 @@ from typing import Any
 from ase.data import chemical_symbols
 from rich.table import Table
 
+from equipoise.engines.drift import Drift
 from equipoise.engines.md_summary import MDSummary
 from equipoise.report.published import published_for
 from equipoise.report.run_folder import title_of
@@ -109,11 +110,13 @@ def md_table(summary: MDSummary) -> Table:
         ),
     ]
     if summary.drift_mev_per_atom_per_ps is not None:
-        drift = (
-            f"{summary.drift_mev_per_atom_per_ps:+.2g} meV/atom/ps, "
-            f"fluctuation {summary.fluctuation_mev_per_atom:.2g} meV/atom"
+        drift = Drift(
+            summary.drift_mev_per_atom_per_ps,
+            summary.drift_standard_error_mev_per_atom_per_ps,
+            summary.fluctuation_mev_per_atom,
         )
-        rows.append(("energy drift", drift))
+        said = f"{drift} meV/atom/ps, fluctuation {drift.scatter:.2g} meV/atom"
+        rows.append(("energy drift", said))
     return _facts(rows)
 
 

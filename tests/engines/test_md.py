@@ -29,6 +29,7 @@ from equipoise.engines import (
     relax,
     run_md,
 )
+from equipoise.engines.drift import Drift, drift_of
 from equipoise.engines.md_summary import Totals
 from equipoise.engines.run_files import locked
 from equipoise.engines.velocities import degrees_of_freedom, thermal_momenta
@@ -228,8 +229,27 @@ def test_totals_are_those_of_all_rows():
         totals.add(float(t), float(e), 300.0)
     slope, offset = np.polyfit(time / 1000, 1000 * (energy + 4209), 1)
     rest = 1000 * (energy + 4209) - slope * time / 1000 - offset
-    assert totals.drift(9) == pytest.approx((slope / 9, rest.std() / 9), rel=1e-6)
+    found, expected = totals.drift(9), drift_of(time / 1000, 1000 * energy).of_each(9)
+    assert found[::2] == pytest.approx((slope / 9, rest.std() / 9), rel=1e-6)
+    assert expected[::2] == pytest.approx(found[::2], rel=1e-6)
+    # White noise of 0.1 meV, for which the error is known; blocks estimate it to a quarter.
+    exact = rest.std() / 9 / np.sqrt(((time / 1000 - time.mean() / 1000) ** 2).sum())
+    for each in (found, expected):
+        assert 0.5 < each.standard_error / exact < 2
     assert totals.mean_temperature_k == pytest.approx(300)
+
+
+@pytest.mark.parametrize("steps", [3, 9, 10, 80, 81, 1000])
+def test_a_drift_is_told_with_what_is_known_of_it(steps):
+    totals = Totals()
+    for step in range(steps):
+        totals.add(0.5 * step, 1e-3 * (step % 2), 300.0)
+    drift = totals.drift(1)
+    assert (drift.standard_error is None) == (steps < 10)
+    assert ("±" in str(drift)) == (steps >= 10)
+    if steps == 1000:  # nothing drifts
+        assert abs(drift.slope) < 3 * drift.standard_error + 1e-2
+    assert str(Drift(-0.25918, 0.0714, 0.1)) == "-0.26 ± 0.07"
 
 
 def test_pressure_and_volume_are_logged_where_there_is_a_cell(tmp_path):

@@ -208,7 +208,7 @@ def test_first_epoch_is_visible() -> None:
 def test_drift_is_the_slope_of_the_conserved_energy() -> None:
     time = np.arange(50) * 20.0  # fs
     log = {"time_fs": time, "conserved_ev": -3.0 + 2e-3 * time / 1000}
-    assert drift(log) == pytest.approx(2.0)  # meV/ps
+    assert drift(log).slope == pytest.approx(2.0)  # meV/ps
     assert drift({name: column[:2] for name, column in log.items()}) is None
     assert drift(log | {"conserved_ev": np.full(50, np.nan)}) is None  # Langevin
 
